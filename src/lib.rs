@@ -1,0 +1,3 @@
+//! normstream re-scores psychometric assessment sessions in bulk.
+
+pub mod model;

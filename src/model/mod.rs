@@ -1,0 +1,18 @@
+//! The vocabulary of the project: modes, scales, session columns, norm columns, faults and the result schema.
+//!
+//! Names and types only. What the names mean for one instrument is in [`crate::instrument`]; how values come about is in
+//! [`crate::scoring`]. Nothing here names anything heavier than Arrow.
+
+mod fault;
+mod layout;
+mod mode;
+pub mod norm;
+pub mod permutation;
+pub mod result;
+mod scale;
+pub mod session;
+
+pub use fault::{Fault, FaultCode};
+pub use layout::Layout;
+pub use mode::Mode;
+pub use scale::{PerScale, Scale};
