@@ -1,8 +1,10 @@
-//! The columns of a norm table: `norm_group, norm_version, scale, raw_score, percentile[, frequency]`.
+//! Norm tables: their columns, and the dense arrays that lookups index.
 
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use crate::model::PerScale;
 
 /// Name of the column that holds the group token, such as `COUNTRY:Spain`.
 pub const NORM_GROUP: &str = "norm_group";
@@ -33,3 +35,84 @@ pub static NORM_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new(FREQUENCY, DataType::Int64, true),
     ]))
 });
+
+/// The percentiles of one scale of one group: a dense array from its lowest raw score.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DenseNorms {
+    /// The raw score of the first entry.
+    pub lowest: i32,
+    /// One percentile per raw score; NaN where the group has no row.
+    pub percentiles: Box<[f64]>,
+}
+
+impl DenseNorms {
+    /// The percentile of exactly this raw score, if the group holds it.
+    pub fn exact(&self, raw: i32) -> Option<f64> {
+        let index = usize::try_from(i64::from(raw) - i64::from(self.lowest)).ok()?;
+        self.percentiles.get(index).copied().filter(|percentile| !percentile.is_nan())
+    }
+}
+
+/// The norms of one group in one version, all scales.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct GroupNorms {
+    /// One dense array per scale; empty for a scale that the group lacks.
+    pub scales: PerScale<DenseNorms>,
+}
+
+/// A number that stands for a norm group within one process; [`PUBLISHED_ID`] is the published table.
+pub type GroupId = u32;
+
+/// The [`GroupId`] of the published table.
+pub const PUBLISHED_ID: GroupId = 0;
+
+/// One scale of a resolved chain: for every raw score the scale can take, the answer and who gave it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ResolvedScale {
+    /// The raw score of the first entry.
+    pub lowest: i32,
+    /// The percentile of each raw score; never NaN.
+    pub percentiles: Box<[f64]>,
+    /// The group that gave it; as long as `percentiles`.
+    pub groups: Box<[GroupId]>,
+}
+
+/// A norm chain turned into arrays, so that a lookup is an index.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ResolvedChain {
+    /// Each scale is answered by the first group that holds its raw score, else by the published table.
+    PerScale(PerScale<ResolvedScale>),
+    /// All scales are answered by the first group that holds all seven raw scores, else by the published table.
+    PerSession {
+        /// The groups of the chain that exist, most specific first.
+        groups: Vec<(GroupId, Arc<GroupNorms>)>,
+        /// The published table over the whole range of each scale.
+        published: PerScale<ResolvedScale>,
+    },
+}
+
+/// Which rule a chain follows when a group lacks a raw score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ChainScope {
+    /// Each scale falls back on its own.
+    #[default]
+    PerScale,
+    /// All scales fall back together.
+    PerSession,
+}
+
+/// The raw scores that a scale can take, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct RawRange {
+    /// The lowest raw score.
+    pub lowest: i32,
+    /// The highest raw score.
+    pub highest: i32,
+}
+
+impl RawRange {
+    /// Whether a raw score lies within the range.
+    pub const fn contains(self, raw: i32) -> bool {
+        self.lowest <= raw && raw <= self.highest
+    }
+}
