@@ -1,3 +1,4 @@
 //! normstream re-scores psychometric assessment sessions in bulk.
 
+pub mod instrument;
 pub mod model;
