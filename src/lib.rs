@@ -2,3 +2,4 @@
 
 pub mod instrument;
 pub mod model;
+pub mod scoring;

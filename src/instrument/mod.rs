@@ -179,8 +179,8 @@ impl Instrument {
     /// Reads and validates a definition file.
     pub fn read(path: &Path) -> Result<Instrument, InstrumentError> {
         let origin = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| InstrumentError::Read { path: origin.clone(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| InstrumentError::Read { path: origin.clone(), source })?;
         Instrument::parse(&text, &origin)
     }
 
@@ -208,10 +208,8 @@ impl Instrument {
             let items = self.key[mode as usize].len() as i32;
             RawRange { lowest: items, highest: 4 * items }
         };
-        let difference = |a: RawRange, b: RawRange| RawRange {
-            lowest: a.lowest - b.highest,
-            highest: a.highest - b.lowest,
-        };
+        let difference =
+            |a: RawRange, b: RawRange| RawRange { lowest: a.lowest - b.highest, highest: a.highest - b.lowest };
         match scale {
             Scale::Ce => mode(Mode::Ce),
             Scale::Ro => mode(Mode::Ro),

@@ -7,10 +7,10 @@ use crate::instrument::{AgeBand, FlagThresholds, Instrument, Problem, StyleId, W
 use crate::model::norm::RawRange;
 use crate::model::{Mode, PerScale, Scale, permutation};
 
-/// How many items or contexts a session may have: their columns are numbered with two digits.
-const MOST_ITEMS: usize = 99;
-/// Sums of squares of more contexts than this would not fit the integers that hold them.
-const MOST_CONTEXTS: usize = 64;
+/// How many style items a session may have: a raw score of so many items still fits a byte.
+const MOST_ITEMS: usize = 60;
+/// How many contexts: a rank sum of so many still fits a byte, and their sum of squares an i16.
+const MOST_CONTEXTS: usize = 60;
 
 pub(super) fn validate(definition: &Definition, source: &str) -> Result<Instrument, Vec<Problem>> {
     let mut problems = Problems::default();
@@ -173,9 +173,8 @@ fn age_bands(definition: &Definition, problems: &mut Problems) {
     problems.require("norms.age_bands", bands.first().is_some_and(|band| band.from == 0), || {
         "the first band must begin at 0".to_owned()
     });
-    problems.require("norms.age_bands", bands.is_sorted_by(|a, b| a.from < b.from), || {
-        "must ascend by `from`".to_owned()
-    });
+    problems
+        .require("norms.age_bands", bands.is_sorted_by(|a, b| a.from < b.from), || "must ascend by `from`".to_owned());
     problems.require("norms.age_bands", bands.len() <= usize::from(u8::MAX), || "must be fewer than 256".to_owned());
 }
 

@@ -66,29 +66,13 @@ pub type GroupId = u32;
 /// The [`GroupId`] of the published table.
 pub const PUBLISHED_ID: GroupId = 0;
 
-/// One scale of a resolved chain: for every raw score the scale can take, the answer and who gave it.
+/// The published table over every raw score that a scale can take: always an answer.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct ResolvedScale {
+pub struct PublishedScale {
     /// The raw score of the first entry.
     pub lowest: i32,
-    /// The percentile of each raw score; never NaN.
+    /// The percentile of each raw score: its own entry's, else the nearest lower one's, else the lowest one's. Never NaN.
     pub percentiles: Box<[f64]>,
-    /// The group that gave it; as long as `percentiles`.
-    pub groups: Box<[GroupId]>,
-}
-
-/// A norm chain turned into arrays, so that a lookup is an index.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ResolvedChain {
-    /// Each scale is answered by the first group that holds its raw score, else by the published table.
-    PerScale(PerScale<ResolvedScale>),
-    /// All scales are answered by the first group that holds all seven raw scores, else by the published table.
-    PerSession {
-        /// The groups of the chain that exist, most specific first.
-        groups: Vec<(GroupId, Arc<GroupNorms>)>,
-        /// The published table over the whole range of each scale.
-        published: PerScale<ResolvedScale>,
-    },
 }
 
 /// Which rule a chain follows when a group lacks a raw score.

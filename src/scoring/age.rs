@@ -1,0 +1,107 @@
+//! Age bands from a date of birth and the date of a session.
+
+use std::sync::Arc;
+
+use crate::instrument::Instrument;
+
+/// The age bands of an instrument, as a function of dates.
+#[derive(Debug, Clone)]
+pub struct AgeBands {
+    /// The band of each age in completed years; older ages fall into the last.
+    band_of_years: Vec<u8>,
+}
+
+impl AgeBands {
+    /// Tabulates the bands of an instrument.
+    pub fn new(instrument: &Arc<Instrument>) -> Self {
+        let last = instrument.age_bands.last().map_or(0, |band| band.from);
+        AgeBands { band_of_years: (0..=last).map(|years| instrument.age_band_of(years) as u8).collect() }
+    }
+
+    /// The index of the band of somebody born on one day at another, both in days since 1970-01-01.
+    /// `None` when the birth lies after the day.
+    pub fn band(&self, birth: i32, at: i32) -> Option<u8> {
+        let years = completed_years(birth, at)?;
+        self.band_of_years.get(years as usize).or(self.band_of_years.last()).copied()
+    }
+}
+
+/// Completed years between two days since 1970-01-01: the birthdays after the birth up to and with the day.
+///
+/// A birthday on 29 February is completed on 1 March of a common year. `None` when the birth lies after the day.
+///
+/// ```
+/// use normstream::scoring::completed_years;
+/// assert_eq!(completed_years(0, 364), Some(0));  // 1970-12-31
+/// assert_eq!(completed_years(0, 365), Some(1));  // 1971-01-01
+/// assert_eq!(completed_years(1, 0), None);
+/// ```
+pub fn completed_years(birth: i32, at: i32) -> Option<u32> {
+    let (birth_year, birth_day) = year_and_day(birth);
+    let (year, day) = year_and_day(at);
+    u32::try_from(year - birth_year - i64::from(day < birth_day)).ok()
+}
+
+/// The calendar year of a day, and a number that orders days within any year: 32·month + day.
+///
+/// The proleptic Gregorian calendar counted in eras of 400 years from 1 March, after H. Hinnant, "chrono-compatible low-level
+/// date algorithms".
+fn year_and_day(days: i32) -> (i64, u32) {
+    let shifted = i64::from(days) + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, (32 * month + day) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use chrono::{Datelike, NaiveDate};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn days(year: i32, month: u32, day: u32) -> i32 {
+        let epoch = NaiveDate::from_ymd_opt(1970, 1, 1).unwrap();
+        (NaiveDate::from_ymd_opt(year, month, day).unwrap() - epoch).num_days() as i32
+    }
+
+    #[test]
+    fn a_year_is_completed_on_the_birthday() {
+        assert_eq!(completed_years(days(2000, 5, 17), days(2024, 5, 16)), Some(23));
+        assert_eq!(completed_years(days(2000, 5, 17), days(2024, 5, 17)), Some(24));
+    }
+
+    #[test]
+    fn a_leap_day_birthday_is_completed_on_the_first_of_march_of_a_common_year() {
+        assert_eq!(completed_years(days(2000, 2, 29), days(2023, 2, 28)), Some(22));
+        assert_eq!(completed_years(days(2000, 2, 29), days(2023, 3, 1)), Some(23));
+        assert_eq!(completed_years(days(2000, 2, 29), days(2024, 2, 29)), Some(24));
+    }
+
+    #[test]
+    fn nobody_is_younger_than_nought() {
+        let bands = AgeBands::new(&Instrument::klsi4());
+        assert_eq!(bands.band(days(2024, 1, 2), days(2024, 1, 1)), None);
+        assert_eq!(bands.band(days(2024, 1, 2), days(2024, 1, 2)), Some(0));
+        assert_eq!(bands.band(days(1850, 1, 2), days(2024, 1, 2)), Some(6));
+    }
+
+    proptest! {
+        #[test]
+        fn completed_years_agree_with_a_calendar_library(birth in -200_000i32..50_000, at in -200_000i32..50_000) {
+            let epoch = NaiveDate::from_ymd_opt(1970, 1, 1).unwrap();
+            let date = |days: i32| epoch + chrono::Duration::days(i64::from(days));
+            let (born, on) = (date(birth), date(at));
+            let before_birthday = (on.month(), on.day()) < (born.month(), born.day());
+            let expected = on.year() - born.year() - i32::from(before_birthday);
+            prop_assert_eq!(completed_years(birth, at), u32::try_from(expected).ok());
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Percentiles and their provenance, once the norms that a batch's chains name are at hand.
+//!
+//! Loading norms is the operator's work. This kernel only indexes dense arrays by integers.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, DictionaryArray, ListArray, StringArray, UInt32Array};
+use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int16Type, UInt32Type};
+
+use crate::instrument::Instrument;
+use crate::model::norm::{ChainScope, GroupId, GroupNorms, PUBLISHED_ID, PublishedScale, RawRange};
+use crate::model::result::{
+    ACCE, AERO, FLEXIBILITY_LEVEL, OK, TRUNCATED_SCALES, USED_FALLBACK, dictionary_type, norm_group_column,
+    percentile_column, raw_column,
+};
+use crate::model::{Mode, PerScale, Scale};
+use crate::scoring::stage::{nulls_of, primitive, result_fields, values};
+use crate::scoring::style::dictionary;
+use crate::scoring::{LFI_KEY, Read, ScoringError};
+
+/// One link of the norm chain over a batch: the group that each row's attributes name.
+#[derive(Debug, Clone, Copy)]
+pub struct ChainLink<'a> {
+    /// The groups that the batch's rows name, each once; `None` for one that has no norms.
+    pub groups: &'a [Option<(GroupId, Arc<GroupNorms>)>],
+    /// For each row, its group among `groups`; [`NO_GROUP`] for a row whose attribute is null.
+    pub group_of_row: &'a [u32],
+}
+
+/// Stands in [`ChainLink::group_of_row`] for a row that the link does not apply to.
+pub const NO_GROUP: u32 = u32::MAX;
+
+/// What the kernel needs beside the score columns.
+#[derive(Debug, Clone, Copy)]
+pub struct PercentileInputs<'a> {
+    /// The chain, most specific link first.
+    pub chain: &'a [ChainLink<'a>],
+    /// Whether scales fall back one by one or together.
+    pub scope: ChainScope,
+    /// The table that answers last.
+    pub published: &'a PerScale<PublishedScale>,
+    /// The provenance text of every [`GroupId`] that `chain` mentions; the first is the published table's.
+    pub group_names: &'a ArrayRef,
+}
+
+/// Adds the percentile and norm group of each scale, `flexibility_level`, `used_fallback` and `truncated_scales`.
+#[derive(Debug, Clone)]
+pub struct Percentiles {
+    published_range: PerScale<Option<RawRange>>,
+    tertiles: [f64; 2],
+    levels: ArrayRef,
+    scale_names: ArrayRef,
+}
+
+const LOW: u8 = 0;
+const MODERATE: u8 = 1;
+const HIGH: u8 = 2;
+
+impl Percentiles {
+    /// Percentiles with an instrument's tertiles and published ranges.
+    pub fn new(instrument: &Arc<Instrument>) -> Self {
+        Percentiles {
+            published_range: instrument.published_range,
+            tertiles: instrument.tertiles,
+            levels: Arc::new(StringArray::from(vec!["low", "moderate", "high"])),
+            scale_names: Arc::new(StringArray::from(Scale::ALL.map(Scale::name).to_vec())),
+        }
+    }
+
+    /// The stage's name.
+    pub const NAME: &'static str = "percentiles";
+
+    /// The score columns that [`evaluate`](Percentiles::evaluate) takes: `ok`, then the raw score of each scale.
+    pub fn reads(&self) -> Vec<Read> {
+        let raw = Scale::ALL.map(|scale| match scale {
+            Scale::Ce => Read::result(raw_column(Mode::Ce)),
+            Scale::Ro => Read::result(raw_column(Mode::Ro)),
+            Scale::Ac => Read::result(raw_column(Mode::Ac)),
+            Scale::Ae => Read::result(raw_column(Mode::Ae)),
+            Scale::Acce => Read::result(ACCE),
+            Scale::Aero => Read::result(AERO),
+            Scale::Lfi => Read::exactly(LFI_KEY, DataType::Int16),
+        });
+        std::iter::once(Read::result(OK)).chain(raw).collect()
+    }
+
+    /// The columns that [`evaluate`](Percentiles::evaluate) returns.
+    pub fn adds(&self) -> Vec<FieldRef> {
+        let names = Scale::ALL.map(percentile_column).into_iter().chain(Scale::ALL.map(norm_group_column));
+        let names: Vec<String> =
+            names.chain([FLEXIBILITY_LEVEL, USED_FALLBACK, TRUNCATED_SCALES].map(str::to_owned)).collect();
+        result_fields(names.iter().map(String::as_str))
+    }
+
+    /// Looks every session up in its chain.
+    pub fn evaluate(&self, columns: &[ArrayRef], inputs: PercentileInputs<'_>) -> Result<Vec<ArrayRef>, ScoringError> {
+        let nulls = nulls_of(&columns[0]);
+        let raw = PerScale::from_fn(|scale| values::<Int16Type>(&columns[1 + scale as usize]));
+        let answers = look_up(&raw, inputs);
+        let level = |&percentile: &f64| match percentile {
+            _ if percentile < self.tertiles[0] => LOW,
+            _ if percentile <= self.tertiles[1] => MODERATE,
+            _ => HIGH,
+        };
+        let levels = answers.percentiles[Scale::Lfi].iter().map(level).collect();
+        let levels = dictionary(levels, nulls.as_ref(), &self.levels)?;
+        let used_fallback = used_fallback(&answers.groups, nulls.as_ref());
+        let truncated = self.truncated_scales(&raw, nulls.as_ref())?;
+        let mut added = Vec::with_capacity(2 * Scale::ALL.len() + 3);
+        for percentiles in answers.percentiles.0 {
+            added.push(primitive::<Float64Type>(percentiles, nulls.as_ref()));
+        }
+        for groups in answers.groups.0 {
+            let keys = UInt32Array::new(groups.into(), nulls.clone());
+            let names = Arc::clone(inputs.group_names);
+            added.push(Arc::new(DictionaryArray::<UInt32Type>::try_new(keys, names)?) as ArrayRef);
+        }
+        added.extend([levels, used_fallback, truncated]);
+        Ok(added)
+    }
+
+    /// The scales whose raw score the published norms do not span, in scale order.
+    fn truncated_scales(&self, raw: &PerScale<&[i16]>, nulls: Option<&NullBuffer>) -> Result<ArrayRef, ScoringError> {
+        let rows = raw[Scale::Ce].len();
+        let mut outside = vec![0u8; rows];
+        for (scale, range) in self.published_range.iter() {
+            if let Some(range) = range {
+                for (outside, &raw) in outside.iter_mut().zip(raw[scale]) {
+                    *outside |= u8::from(!range.contains(i32::from(raw))) << scale as u8;
+                }
+            }
+        }
+        if let Some(nulls) = nulls {
+            mask(&mut outside, nulls);
+        }
+        list_of_bits(&outside, &self.scale_names, nulls)
+    }
+}
+
+struct Answers {
+    percentiles: PerScale<Vec<f64>>,
+    groups: PerScale<Vec<GroupId>>,
+}
+
+/// Answers scale by scale and row by row: the first group of the row's chain that holds the raw score, else the published table.
+///
+/// Groups are looked up one after the other rather than merged into one array per combination of attributes: combinations can
+/// be as many as sessions, while groups are few enough to stay in the processor's caches, and the first group answers nearly
+/// always.
+fn look_up(raw: &PerScale<&[i16]>, inputs: PercentileInputs<'_>) -> Answers {
+    let rows = raw[Scale::Ce].len();
+    let whole = match inputs.scope {
+        ChainScope::PerScale => Vec::new(),
+        ChainScope::PerSession => (0..rows).map(|row| group_that_holds_all(raw, row, inputs.chain)).collect(),
+    };
+    let mut answers =
+        Answers { percentiles: PerScale::from_fn(|_| Vec::new()), groups: PerScale::from_fn(|_| Vec::new()) };
+    for scale in Scale::ALL {
+        let published = &inputs.published[scale];
+        let answer = |row: usize| {
+            let raw = i32::from(raw[scale][row]);
+            let own = match inputs.scope {
+                ChainScope::PerScale => inputs.chain.iter().find_map(|link| {
+                    let (id, norms) = link.group(row)?;
+                    Some((norms.scales[scale].exact(raw)?, *id))
+                }),
+                ChainScope::PerSession => {
+                    whole[row].and_then(|(id, norms)| Some((norms.scales[scale].exact(raw)?, *id)))
+                }
+            };
+            own.unwrap_or_else(|| (published_answer(published, raw), PUBLISHED_ID))
+        };
+        (answers.percentiles[scale], answers.groups[scale]) = (0..rows).map(answer).unzip();
+    }
+    answers
+}
+
+impl<'a> ChainLink<'a> {
+    fn group(&self, row: usize) -> Option<&'a (GroupId, Arc<GroupNorms>)> {
+        self.groups.get(self.group_of_row[row] as usize)?.as_ref()
+    }
+}
+
+fn group_that_holds_all<'a>(
+    raw: &PerScale<&[i16]>,
+    row: usize,
+    chain: &[ChainLink<'a>],
+) -> Option<&'a (GroupId, Arc<GroupNorms>)> {
+    let holds_all = |norms: &GroupNorms| {
+        norms.scales.iter().all(|(scale, norms)| norms.exact(i32::from(raw[scale][row])).is_some())
+    };
+    chain.iter().filter_map(|link| link.group(row)).find(|(_, norms)| holds_all(norms))
+}
+
+/// A raw score outside the array, which only an invalid session can have, takes the nearest end.
+fn published_answer(published: &PublishedScale, raw: i32) -> f64 {
+    let last = published.percentiles.len() as i32 - 1;
+    published.percentiles[(raw - published.lowest).clamp(0, last) as usize]
+}
+
+fn used_fallback(groups: &PerScale<Vec<GroupId>>, nulls: Option<&NullBuffer>) -> ArrayRef {
+    let rows = groups[Scale::Ce].len();
+    let used = BooleanBuffer::collect_bool(rows, |row| groups.0.iter().any(|groups| groups[row] == PUBLISHED_ID));
+    Arc::new(BooleanArray::new(used, nulls.cloned()))
+}
+
+/// Sets the bytes of null rows to zero.
+pub(super) fn mask(bits: &mut [u8], nulls: &NullBuffer) {
+    for (bits, valid) in bits.iter_mut().zip(nulls) {
+        *bits *= u8::from(valid);
+    }
+}
+
+/// Lists of dictionary strings from bit sets: the list of a row names its bits, lowest first.
+pub(super) fn list_of_bits(
+    bits: &[u8],
+    names: &ArrayRef,
+    nulls: Option<&NullBuffer>,
+) -> Result<ArrayRef, ScoringError> {
+    let mut offsets = Vec::with_capacity(bits.len() + 1);
+    let mut keys = Vec::new();
+    offsets.push(0i32);
+    for &set in bits {
+        let mut rest = set;
+        while rest != 0 {
+            keys.push(rest.trailing_zeros() as u8);
+            rest &= rest - 1;
+        }
+        offsets.push(keys.len() as i32);
+    }
+    let item = Arc::new(Field::new_list_field(dictionary_type(), true));
+    let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+    Ok(Arc::new(ListArray::try_new(item, offsets, dictionary(keys, None, names)?, nulls.cloned())?))
+}
