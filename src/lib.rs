@@ -3,3 +3,4 @@
 pub mod instrument;
 pub mod model;
 pub mod scoring;
+pub mod storage;

@@ -1,0 +1,189 @@
+//! What can go wrong with a store: one variant per cause, saying what happened, to which target, and what to do.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+/// A result of storage.
+pub type Result<T, E = StorageError> = std::result::Result<T, E>;
+
+/// Why something could not be read or written. No variant carries credentials.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// An option has a value outside its range.
+    #[error("{option} is {value}: it must be {range}")]
+    OptionOutOfRange { option: &'static str, value: String, range: String },
+
+    /// A store's section has a key that means nothing to this kind of store.
+    #[error("[storage.\"{store}\"] has the unknown key {key}{}", did_you_mean(nearest))]
+    UnknownKey { store: String, key: String, nearest: Option<String> },
+
+    /// A name such as `ftp://host/file`.
+    #[error(
+        "{target}: {scheme}:// is not supported; use a local path, file://, s3://, gs://, az://, abfss://, http://, \
+         https:// or memory://"
+    )]
+    UnsupportedScheme { target: String, scheme: String },
+
+    /// A name no store could hold.
+    #[error("{target}: {reason}")]
+    InvalidTarget { target: String, reason: String },
+
+    /// A URL with a password, a token or a query. The URL is not repeated: it may be secret.
+    #[error(
+        "a {scheme}:// URL for {host} carries credentials or a query: put credentials into [storage.\"{scheme}://{host}\"] \
+         or the environment, and give the URL without them"
+    )]
+    CredentialsInUrl { scheme: String, host: String },
+
+    /// An endpoint without TLS that nobody allowed.
+    #[error(
+        "{store}: its endpoint is plain http://, which sends data and signatures unprotected; use https://, or set \
+         allow_http = \"true\" in [storage.\"{store}\"]"
+    )]
+    PlainHttp { store: String },
+
+    /// The settings of a store do not make a client.
+    #[error("{store}: no client can be made from its settings: {source}")]
+    Client { store: String, source: object_store::Error },
+
+    /// There is no such object.
+    #[error("{target} does not exist")]
+    NotFound { target: String },
+
+    /// There is one already, and it may not be replaced.
+    #[error("{target} exists already; remove it, choose another name, or allow overwriting")]
+    AlreadyExists { target: String },
+
+    /// The store does not let us.
+    #[error("{target}: access denied while trying to {operation}; check the credentials and their rights: {source}")]
+    Denied { target: String, operation: &'static str, source: object_store::Error },
+
+    /// A store that can only be read.
+    #[error("{target} cannot be written: {scheme}:// is read only here")]
+    ReadOnly { target: String, scheme: &'static str },
+
+    /// The operating system refused.
+    #[error("{target}: cannot {operation}: {source}")]
+    Io { target: String, operation: &'static str, source: io::Error },
+
+    /// Any other answer of a store.
+    #[error("{target}: cannot {operation}: {source}")]
+    Store { target: String, operation: &'static str, source: object_store::Error },
+
+    /// The blocking thread of a local write died.
+    #[error("{target}: writing stopped: {source}")]
+    Interrupted { target: String, source: tokio::task::JoinError },
+
+    /// An upload went on after one of its writes had failed or had been cancelled.
+    #[error("{target}: this upload has failed before; start it anew")]
+    UploadBroken { target: String },
+
+    /// No permit within the time allowed.
+    #[error(
+        "{store}: no free connection after {waited:?} (capacity {capacity}, {waiters} waiting); raise pool_size, \
+         pool_max_overflow or pool_timeout, or run fewer things at once"
+    )]
+    PoolTimeout { store: String, waited: Duration, waiters: usize, capacity: usize },
+}
+
+impl StorageError {
+    /// Names `target` and `operation` in an error of `object_store`, and takes the errors of our own out of it.
+    pub fn of_store(target: impl Into<String>, operation: &'static str, error: object_store::Error) -> Self {
+        let target = target.into();
+        match error {
+            object_store::Error::Generic { source, store } => match source.downcast::<StorageError>() {
+                Ok(own) => *own,
+                Err(source) => {
+                    Self::Store { target, operation, source: object_store::Error::Generic { source, store } }
+                }
+            },
+            object_store::Error::NotFound { .. } => Self::NotFound { target },
+            object_store::Error::AlreadyExists { .. } => Self::AlreadyExists { target },
+            source @ (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }) => {
+                Self::Denied { target, operation, source }
+            }
+            source => Self::Store { target, operation, source },
+        }
+    }
+
+    /// The storage error at or below `error`, however deep other crates have wrapped it.
+    pub fn find<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e StorageError> {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(own) = error.downcast_ref() {
+                return Some(own);
+            }
+            // An io::Error that carries another error does not name it as its source.
+            cause = match error.downcast_ref::<io::Error>().and_then(|io| io.get_ref()) {
+                Some(carried) => Some(carried),
+                None => error.source(),
+            };
+        }
+        None
+    }
+
+    /// Whether doing the same again later may succeed, with nothing changed by hand.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::PoolTimeout { .. } | Self::Interrupted { .. } | Self::UploadBroken { .. } => true,
+            Self::Store { source, .. } => {
+                matches!(source, object_store::Error::Generic { .. } | object_store::Error::JoinError { .. })
+            }
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::Interrupted
+                    | io::ErrorKind::TimedOut
+                    | io::ErrorKind::WouldBlock
+                    | io::ErrorKind::ResourceBusy
+                    | io::ErrorKind::StaleNetworkFileHandle
+            ),
+            _ => false,
+        }
+    }
+}
+
+/// How our errors travel through code that only knows `object_store`; [`StorageError::find`] finds them again.
+impl From<StorageError> for object_store::Error {
+    fn from(error: StorageError) -> Self {
+        object_store::Error::Generic { store: "normstream", source: Box::new(error) }
+    }
+}
+
+fn did_you_mean(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|key| format!("; did you mean {key}?")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timed_out() -> StorageError {
+        StorageError::PoolTimeout {
+            store: "s3://b".to_owned(),
+            waited: Duration::from_secs(30),
+            waiters: 7,
+            capacity: 15,
+        }
+    }
+
+    #[test]
+    fn our_own_error_is_found_again_below_those_of_other_crates() {
+        let wrapped = io::Error::other(object_store::Error::from(timed_out()));
+        let found = StorageError::find(&wrapped);
+        assert!(matches!(found, Some(StorageError::PoolTimeout { waiters: 7, .. })), "{found:?}");
+        let own = StorageError::of_store("s3://b/x", "read it", timed_out().into());
+        assert!(matches!(own, StorageError::PoolTimeout { .. }), "{own}");
+    }
+
+    #[test]
+    fn a_wait_that_was_too_long_names_pool_waiters_and_setting() {
+        assert_eq!(
+            timed_out().to_string(),
+            "s3://b: no free connection after 30s (capacity 15, 7 waiting); raise pool_size, pool_max_overflow or \
+             pool_timeout, or run fewer things at once"
+        );
+        assert!(timed_out().is_retryable());
+    }
+}

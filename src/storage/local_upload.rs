@@ -1,0 +1,114 @@
+//! Writes a local file whole: a hidden temporary name in the same folder, fsync, rename, fsync of the folder.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use tempfile::NamedTempFile;
+
+use crate::storage::{Location, Result, StorageError};
+
+/// Bytes gathered before the operating system is asked to write.
+const BUFFER: usize = 256 * 1024;
+
+/// A file that has only a temporary name yet. Dropping it removes it.
+pub(crate) struct LocalUpload {
+    file: BufWriter<NamedTempFile>,
+    target: PathBuf,
+    overwrite: bool,
+}
+
+impl LocalUpload {
+    /// Creates the parent folders and the temporary file.
+    pub(crate) async fn start(at: &Location, path: PathBuf, overwrite: bool) -> Result<Self> {
+        blocking(at, "create a file", move || {
+            let target = through_links(path)?;
+            match fs::metadata(&target) {
+                Ok(found) if !found.is_file() => {
+                    return Err(io::Error::other("something that is not a regular file has this name"));
+                }
+                Ok(_) if !overwrite => return Err(io::ErrorKind::AlreadyExists.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            let folder = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
+            create_folders(folder)?;
+            let mut builder = tempfile::Builder::new();
+            builder.prefix(".normstream-").suffix(".part");
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::PermissionsExt;
+                // What a file of the user's own program would get; the umask narrows it.
+                builder.permissions(Permissions::from_mode(0o666));
+            }
+            let file = BufWriter::with_capacity(BUFFER, builder.tempfile_in(folder)?);
+            Ok(Self { file, target, overwrite })
+        })
+        .await
+    }
+
+    /// Appends `bytes`. A failed or cancelled write takes the file with it.
+    pub(crate) async fn write(mut self, at: &Location, bytes: Bytes) -> Result<Self> {
+        blocking(at, "write it", move || {
+            self.file.write_all(&bytes)?;
+            Ok(self)
+        })
+        .await
+    }
+
+    /// Gives the file its name, durably.
+    pub(crate) async fn commit(self, at: &Location) -> Result<()> {
+        blocking(at, "finish it", move || {
+            let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+            file.as_file().sync_all()?;
+            let named = match self.overwrite {
+                true => file.persist(&self.target),
+                false => file.persist_noclobber(&self.target),
+            };
+            named.map_err(|failed| failed.error)?;
+            self.target.parent().map_or(Ok(()), sync_folder)
+        })
+        .await
+    }
+}
+
+/// Runs `work` where blocking is allowed; to the end, even if the caller is cancelled.
+async fn blocking<T: Send + 'static>(
+    at: &Location,
+    operation: &'static str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(source)) if source.kind() == io::ErrorKind::AlreadyExists => {
+            Err(StorageError::AlreadyExists { target: at.to_string() })
+        }
+        Ok(Err(source)) => Err(StorageError::Io { target: at.to_string(), operation, source }),
+        Err(source) => Err(StorageError::Interrupted { target: at.to_string(), source }),
+    }
+}
+
+/// The file `path` leads to, so that a link keeps being one.
+fn through_links(path: PathBuf) -> io::Result<PathBuf> {
+    match fs::symlink_metadata(&path) {
+        Ok(found) if found.is_symlink() && path.exists() => path.canonicalize(),
+        _ => Ok(path),
+    }
+}
+
+/// Creates `folder` and what is missing above it, each name durable in its parent.
+fn create_folders(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
+    fs::create_dir_all(folder)?;
+    missing.into_iter().rev().filter_map(Path::parent).try_for_each(sync_folder)
+}
+
+/// Makes the names in `folder` durable, where the file system knows such a thing.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder)?.sync_all() {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        other => other,
+    }
+}

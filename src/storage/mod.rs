@@ -1,0 +1,25 @@
+//! Every byte normstream reads or writes goes through here: targets are opened, clients shared, files written whole.
+//!
+//! A [`Storage`] is made once per process from [`StorageOptions`] and the environment, and gives a [`Location`] for a
+//! local path, `file://`, `s3://`, `gs://`, `az://`, `abfss://`, `http(s)://` (read only) or `memory://`. Sessions, norms
+//! and results of one store share one pooled client. An [`Upload`] becomes visible whole when it is committed, or never.
+//!
+//! Not here: file formats, tables, and what the files mean.
+
+mod client;
+mod error;
+mod local_upload;
+mod location;
+mod options;
+mod registry;
+mod status;
+mod target;
+mod upload;
+
+pub use error::{Result, StorageError};
+pub use location::Location;
+pub use options::{PoolMode, PoolOptions, RetryOptions, StorageOptions, UploadOptions};
+pub use registry::Storage;
+pub use status::PoolStatus;
+pub use target::Scheme;
+pub use upload::{Upload, Written};
