@@ -60,6 +60,13 @@ pub struct GroupNorms {
     pub scales: PerScale<DenseNorms>,
 }
 
+impl GroupNorms {
+    /// How much memory the norms take, in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of::<GroupNorms>() + self.scales.0.iter().map(|scale| size_of_val(&*scale.percentiles)).sum::<usize>()
+    }
+}
+
 /// A number that stands for a norm group within one process; [`PUBLISHED_ID`] is the published table.
 pub type GroupId = u32;
 

@@ -1,0 +1,194 @@
+//! Why sessions cannot be read or scored as a whole. Faults of single sessions are rows, not errors.
+
+use std::error::Error as _;
+
+use arrow::datatypes::DataType;
+use datafusion::error::DataFusionError;
+
+use crate::model::Layout;
+use crate::norms::NormError;
+use crate::scoring::ScoringError;
+use crate::storage::StorageError;
+
+/// An error of the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A target could not be opened, listed or read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Norms could not be read.
+    #[error(transparent)]
+    Norms(#[from] NormError),
+    /// An input names nothing.
+    #[error("{target} names no session file: nothing is there, or nothing with an extension that says its format")]
+    NoFiles {
+        /// The input as it was written.
+        target: String,
+    },
+    /// An input is a glob that cannot be parsed.
+    #[error("{target} is not a pattern of file names")]
+    Pattern {
+        /// The input as it was written.
+        target: String,
+        /// What the parser said.
+        source: globset::Error,
+    },
+    /// A file's name does not say its format.
+    #[error("cannot tell the format of {file} from its name: give --input-format parquet, csv, ndjson or arrow")]
+    UnknownFormat {
+        /// The file.
+        file: String,
+    },
+    /// A file cannot be read as what it is taken for.
+    #[error("cannot read {file} as {format}")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// The format.
+        format: &'static str,
+        /// What the reader said.
+        source: Box<DataFusionError>,
+    },
+    /// A file has the columns of no layout.
+    #[error(
+        "{file} has the columns of no layout: wide needs q01_ce, packed q01, long session_id, part, item, mode and rank; \
+         it has {columns} (columns with other names are mapped with --column NAME=THEIRS)"
+    )]
+    UnknownLayout {
+        /// The file.
+        file: String,
+        /// Its columns.
+        columns: String,
+    },
+    /// A file lacks a column.
+    #[error("{file} has no column '{column}'{}", needed_for(*layout))]
+    MissingColumn {
+        /// The file.
+        file: String,
+        /// The column, by the name it should have in the file.
+        column: String,
+        /// The layout that needs it; `None` for a column asked for by name.
+        layout: Option<Layout>,
+    },
+    /// A column has a type that cannot be used.
+    #[error("{file}: the column '{column}' is of type {found}, but must be {expected}")]
+    ColumnType {
+        /// The file.
+        file: String,
+        /// The column.
+        column: String,
+        /// Its type.
+        found: DataType,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// Two files have one column in two types.
+    #[error("the column '{column}' is {first} in {first_file} and {second} in {second_file}: score them in two runs, or convert one")]
+    TypesDiffer {
+        /// The column.
+        column: String,
+        /// The first file and its type.
+        first_file: String,
+        /// The type there.
+        first: DataType,
+        /// The second file.
+        second_file: String,
+        /// The type there.
+        second: DataType,
+    },
+    /// Inputs of different layouts in one run.
+    #[error("{first_file} is {first}, but {second_file} is {second}: score one layout at a time")]
+    LayoutsDiffer {
+        /// A file.
+        first_file: String,
+        /// Its layout.
+        first: Layout,
+        /// Another file.
+        second_file: String,
+        /// The other layout.
+        second: Layout,
+    },
+    /// A column of the output is asked for that does not exist.
+    #[error("'{column}' is not a column of the results{}", near(hint.as_deref()))]
+    UnknownOutput {
+        /// The column.
+        column: String,
+        /// The nearest name that exists.
+        hint: Option<String>,
+    },
+    /// A passed-through column would stand in the output twice.
+    #[error("--pass {column}: the results have a column of this name already")]
+    PassedTwice {
+        /// The column.
+        column: String,
+    },
+    /// Standard input could not be read.
+    #[error("cannot read standard input")]
+    Stdin(#[source] std::io::Error),
+    /// A plan failed to build or to run.
+    #[error("{}", plan_failure(.0))]
+    Plan(DataFusionError),
+}
+
+fn needed_for(layout: Option<Layout>) -> String {
+    layout.map(|layout| format!(", which the {layout} layout needs")).unwrap_or_default()
+}
+
+fn near(hint: Option<&str>) -> String {
+    hint.map(|hint| format!("; did you mean '{hint}'?")).unwrap_or_default()
+}
+
+/// The innermost cause that says something to the user; wrappers of DataFusion and Arrow only repeat it.
+fn plan_failure(error: &DataFusionError) -> String {
+    let root = error.find_root();
+    match root {
+        DataFusionError::External(inner) => inner.to_string(),
+        DataFusionError::ArrowError(inner, _) => inner.to_string(),
+        DataFusionError::ObjectStore(inner) => {
+            inner.source().map_or_else(|| inner.to_string(), |source| format!("{inner}: {source}"))
+        }
+        DataFusionError::ResourcesExhausted(message) => {
+            format!("the memory limit is too low for this work: {message} (raise --memory-limit or lower --threads)")
+        }
+        other => other.to_string(),
+    }
+}
+
+impl From<DataFusionError> for EngineError {
+    fn from(error: DataFusionError) -> Self {
+        EngineError::Plan(error)
+    }
+}
+
+impl From<ScoringError> for EngineError {
+    fn from(error: ScoringError) -> Self {
+        EngineError::Plan(DataFusionError::External(Box::new(error)))
+    }
+}
+
+impl EngineError {
+    /// Whether the same work may succeed when it is tried again.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            EngineError::Storage(error) => error.is_retryable(),
+            EngineError::Norms(error) => error.is_retryable(),
+            EngineError::Unreadable { source, .. } => is_retryable(source),
+            EngineError::Plan(error) => is_retryable(error),
+            _ => false,
+        }
+    }
+}
+
+fn is_retryable(error: &DataFusionError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<NormError>() {
+            return error.is_retryable();
+        }
+        if let Some(error) = StorageError::find(error) {
+            return error.is_retryable();
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,19 @@
+//! Session files: found, identified, and read as one canonical set of columns.
+//!
+//! [`discover`] turns what the user wrote into files; [`SessionInput::open`] reads their schemas, settles the layout and the
+//! canonical columns, and cuts the files into [`InputPart`]s; [`SessionInput::scan`] gives the plan that reads one part.
+
+mod canonical;
+mod discover;
+mod format;
+mod open;
+mod part;
+mod scan;
+mod stdin;
+
+pub use canonical::{CanonicalColumns, ColumnNames, detect_layout};
+pub use discover::{FoundFile, discover};
+pub use format::{Compression, FileFormat, compression_of_name, format_of_name};
+pub use open::{InputOptions, SessionFile, SessionInput, Source};
+pub use part::{InputPart, PartLimits};
+pub use stdin::{STDIN, StdinInput, StdinStream};

@@ -1,0 +1,100 @@
+//! Parts: the units in which input is read, scored and written. They depend on the files alone, never on the machine.
+
+use std::sync::Arc;
+
+use crate::engine::input::open::SessionFile;
+
+/// How large a part may grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PartLimits {
+    /// Rows of a Parquet part: whole row groups are added until there are this many.
+    pub rows: u64,
+    /// Bytes of a part of an uncompressed text file.
+    pub text_bytes: u64,
+}
+
+impl Default for PartLimits {
+    fn default() -> Self {
+        PartLimits { rows: 131_072, text_bytes: 16 << 20 }
+    }
+}
+
+/// A part: a whole file, or a byte range of one that holds whole row groups or begins and ends within lines.
+#[derive(Debug, Clone)]
+pub struct InputPart {
+    /// The file.
+    pub file: Arc<SessionFile>,
+    /// The range; `None` for a whole file.
+    pub range: Option<(u64, u64)>,
+    /// How many sessions it holds, where the file says so.
+    pub rows: Option<u64>,
+}
+
+impl InputPart {
+    /// A whole file as one part.
+    pub fn whole(file: &Arc<SessionFile>) -> Self {
+        InputPart { file: Arc::clone(file), range: None, rows: file.rows() }
+    }
+
+    /// How many bytes of the file the part covers.
+    pub fn bytes(&self) -> u64 {
+        self.range.map_or(self.file.size(), |(from, to)| to - from)
+    }
+}
+
+/// A row group, as parts are cut from them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RowGroup {
+    /// Where its first column begins in the file.
+    pub(super) start: u64,
+    /// How many rows it has.
+    pub(super) rows: u64,
+}
+
+/// Cuts a Parquet file between row groups.
+pub(super) fn cut_row_groups(row_groups: &[RowGroup], size: u64, limits: PartLimits) -> Vec<((u64, u64), u64)> {
+    let mut parts = Vec::new();
+    let (mut from, mut rows) = (None, 0);
+    for (index, group) in row_groups.iter().enumerate() {
+        let start = *from.get_or_insert(group.start);
+        rows += group.rows;
+        let end = row_groups.get(index + 1).map_or(size, |next| next.start);
+        if rows >= limits.rows || index + 1 == row_groups.len() {
+            parts.push(((start, end), rows));
+            (from, rows) = (None, 0);
+        }
+    }
+    parts
+}
+
+/// Cuts a text file at even distances; a reader of a range takes the lines that begin in it.
+pub(super) fn cut_lines(size: u64, limits: PartLimits) -> Vec<(u64, u64)> {
+    (0..size.div_ceil(limits.text_bytes))
+        .map(|part| (part * limits.text_bytes, size.min((part + 1) * limits.text_bytes)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: PartLimits = PartLimits { rows: 100, text_bytes: 10 };
+
+    #[test]
+    fn a_part_takes_whole_row_groups_until_it_has_rows_enough() {
+        let groups = [(4, 60), (50, 60), (90, 10), (95, 150), (200, 1)].map(|(start, rows)| RowGroup { start, rows });
+        let parts = cut_row_groups(&groups, 300, LIMITS);
+        assert_eq!(parts, [((4, 90), 120), ((90, 200), 160), ((200, 300), 1)]);
+    }
+
+    #[test]
+    fn a_file_without_row_groups_has_no_parts() {
+        assert_eq!(cut_row_groups(&[], 300, LIMITS), []);
+    }
+
+    #[test]
+    fn text_is_cut_at_even_distances_to_its_end() {
+        assert_eq!(cut_lines(25, LIMITS), [(0, 10), (10, 20), (20, 25)]);
+        assert_eq!(cut_lines(0, LIMITS), []);
+    }
+}

@@ -1,0 +1,80 @@
+//! The DataFusion session that plans run in: memory pool, spill folder, stores, batch size.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::disk_manager::DiskManagerBuilder;
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use object_store::ObjectStore;
+use url::Url;
+
+use crate::norms::NormStore;
+use crate::operators::NormContext;
+use crate::storage::Storage;
+
+/// What a session may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Rows of a record batch.
+    pub batch_size: usize,
+    /// How many partitions a query is cut into.
+    pub threads: usize,
+    /// Bytes that sorts, joins and aggregates may hold before they spill.
+    pub memory_limit: usize,
+    /// Bytes that may be spilled to the system's temporary folder.
+    pub spill_limit: u64,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions {
+            batch_size: 8_192,
+            threads: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            memory_limit: 512 << 20,
+            spill_limit: 100 << 30,
+        }
+    }
+}
+
+/// How many bytes of Parquet footers are kept.
+const FOOTER_CACHE: usize = 16 << 20;
+
+/// A session whose stores are those of `storage` and whose percentiles come from `norms`.
+pub fn session_context(options: EngineOptions, storage: &Storage, norms: Arc<NormStore>) -> Result<SessionContext> {
+    let most_consumers = NonZeroUsize::MIN.saturating_add(4);
+    let pool = TrackConsumersPool::new(FairSpillPool::new(options.memory_limit), most_consumers);
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_max_temp_directory_size(options.spill_limit))
+        .with_object_store_registry(Arc::new(Stores(storage.clone())))
+        .with_metadata_cache_limit(FOOTER_CACHE)
+        // The listing cache has no expiry: it would hide files that were added since.
+        .with_object_list_cache_limit(0)
+        .build_arc()?;
+    let mut config = SessionConfig::new().with_batch_size(options.batch_size).with_target_partitions(options.threads);
+    let execution = &mut config.options_mut().execution;
+    // A part's plan is executed partition by partition; stealing would give one partition the rows of all.
+    execution.enable_file_stream_work_stealing = false;
+    execution.collect_statistics = false;
+    execution.parquet.schema_force_view_types = false;
+    Ok(SessionContext::new_with_config_rt(NormContext::install(config, norms), runtime))
+}
+
+/// The stores of [`Storage`], as DataFusion looks them up.
+#[derive(Debug)]
+struct Stores(Storage);
+
+impl ObjectStoreRegistry for Stores {
+    /// Stores come from [`Storage`] alone: a store that something else registers is not used.
+    fn register_store(&self, url: &Url, _: Arc<dyn ObjectStore>) -> Option<Arc<dyn ObjectStore>> {
+        self.0.store_for(url).ok()
+    }
+
+    fn get_store(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
+        self.0.store_for(url).map_err(|error| DataFusionError::External(Box::new(error)))
+    }
+}

@@ -1,0 +1,175 @@
+//! Session attributes as small integers: what lets the norm groups of a session be found without a string per row.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Date32Type, Int32Type, TimeUnit, TimestampSecondType};
+use arrow::error::ArrowError;
+use hashbrown::HashMap;
+
+use crate::instrument::Instrument;
+use crate::model::session::{AGE_BAND, COMPLETED_AT, DATE_OF_BIRTH, STARTED_AT};
+use crate::scoring::AgeBands;
+
+/// The number of a null or blank value.
+pub(super) const NULL_ID: u32 = 0;
+
+/// The values of one attribute, numbered from 1 in the order of their first appearance.
+#[derive(Debug, Default)]
+pub(super) struct AttributeValues {
+    ids: HashMap<Box<str>, u32>,
+    values: Vec<Box<str>>,
+    /// The dictionary of the last batch and the numbers of its values: a file's batches share few dictionaries.
+    last: Option<(ArrayRef, Vec<u32>)>,
+}
+
+impl AttributeValues {
+    /// How many values are numbered.
+    pub(super) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// The value of a number; `None` for [`NULL_ID`].
+    pub(super) fn value(&self, id: u32) -> Option<&str> {
+        self.values.get((id as usize).checked_sub(1)?).map(AsRef::as_ref)
+    }
+
+    /// The number of a value.
+    pub(super) fn id(&mut self, value: &str) -> u32 {
+        if value.trim().is_empty() {
+            return NULL_ID;
+        }
+        if let Some(&id) = self.ids.get(value) {
+            return id;
+        }
+        self.values.push(value.into());
+        let id = self.values.len() as u32;
+        self.ids.insert(value.into(), id);
+        id
+    }
+
+    /// The number of each row's value. A dictionary column costs an index a row, any other column a hash a row.
+    pub(super) fn ids_of(&mut self, column: &ArrayRef) -> Result<Vec<u32>, ArrowError> {
+        let dictionary = match column.data_type() {
+            DataType::Dictionary(key, _) if **key == DataType::Int32 => Arc::clone(column),
+            _ => {
+                let text = cast(column, &DataType::Utf8)?;
+                cast(&text, &DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)))?
+            }
+        };
+        let dictionary = dictionary.as_dictionary::<Int32Type>();
+        let ids = self.ids_of_values(dictionary.values())?;
+        let keys = dictionary.keys();
+        Ok(match keys.nulls().filter(|nulls| nulls.null_count() > 0) {
+            None => keys.values().iter().map(|&key| ids[key as usize]).collect(),
+            Some(_) => keys.iter().map(|key| key.map_or(NULL_ID, |key| ids[key as usize])).collect(),
+        })
+    }
+
+    fn ids_of_values(&mut self, values: &ArrayRef) -> Result<Vec<u32>, ArrowError> {
+        if let Some((last, ids)) = &self.last
+            && last.to_data().ptr_eq(&values.to_data())
+        {
+            return Ok(ids.clone());
+        }
+        let text = cast(values, &DataType::Utf8)?;
+        let text: &StringArray = text.as_string();
+        let ids: Vec<u32> = text.iter().map(|value| value.map_or(NULL_ID, |value| self.id(value))).collect();
+        self.last = Some((Arc::clone(values), ids.clone()));
+        Ok(ids)
+    }
+}
+
+/// One attribute of a norm chain: where its values come from, and their numbers.
+#[derive(Debug)]
+pub(super) struct Attribute {
+    source: Source,
+    values: AttributeValues,
+}
+
+/// Columns are named by their place among those that the stage reads for its attributes.
+#[derive(Debug)]
+enum Source {
+    /// The input lacks the attribute: it is null for every session.
+    Absent,
+    Column(usize),
+    /// `age_band` where it is given, else reckoned from the date of birth and the day of the session.
+    AgeBand { given: Option<usize>, birth: usize, days: Vec<usize>, bands: AgeBands, names: Vec<String> },
+}
+
+impl Attribute {
+    /// The columns that may serve as the attribute `name`.
+    pub(super) fn candidates(name: &str) -> Vec<&str> {
+        match name {
+            AGE_BAND => vec![AGE_BAND, DATE_OF_BIRTH, COMPLETED_AT, STARTED_AT],
+            other => vec![other],
+        }
+    }
+
+    /// The attribute `name` from the columns called `columns`.
+    pub(super) fn new(name: &str, columns: &[String], instrument: &Arc<Instrument>) -> Self {
+        let place = |name: &str| columns.iter().position(|column| column == name);
+        let source = match (place(name), place(DATE_OF_BIRTH)) {
+            (given, Some(birth)) if name == AGE_BAND => Source::AgeBand {
+                given,
+                birth,
+                days: [COMPLETED_AT, STARTED_AT].into_iter().filter_map(place).collect(),
+                bands: AgeBands::new(instrument),
+                names: instrument.age_bands.iter().map(|band| band.name.clone()).collect(),
+            },
+            (Some(column), _) => Source::Column(column),
+            (None, _) => Source::Absent,
+        };
+        Attribute { source, values: AttributeValues::default() }
+    }
+
+    /// The values numbered so far.
+    pub(super) fn values(&self) -> &AttributeValues {
+        &self.values
+    }
+
+    /// Begins to number anew.
+    pub(super) fn forget(&mut self) {
+        self.values = AttributeValues::default();
+    }
+
+    /// The number of each row's value; `None` when all are null.
+    pub(super) fn ids(&mut self, rows: usize, columns: &[ArrayRef]) -> Result<Option<Vec<u32>>, ArrowError> {
+        match &self.source {
+            Source::Absent => Ok(None),
+            Source::Column(column) => self.values.ids_of(&columns[*column]).map(Some),
+            Source::AgeBand { given, birth, days, bands, names } => {
+                let mut ids = match given {
+                    Some(given) => self.values.ids_of(&columns[*given])?,
+                    None => vec![NULL_ID; rows],
+                };
+                let band_ids: Vec<u32> = names.iter().map(|name| self.values.id(name)).collect();
+                let birth = cast(&columns[*birth], &DataType::Date32)?;
+                let birth = birth.as_primitive::<Date32Type>();
+                let days = days.iter().map(|&day| date_of(&columns[day])).collect::<Result<Vec<_>, _>>()?;
+                for (row, id) in ids.iter_mut().enumerate() {
+                    if *id == NULL_ID && birth.is_valid(row) {
+                        let day = days.iter().map(|days| days.as_primitive::<Date32Type>()).find(|days| days.is_valid(row));
+                        let band = day.and_then(|days| bands.band(birth.value(row), days.value(row)));
+                        *id = band.map_or(NULL_ID, |band| band_ids[usize::from(band)]);
+                    }
+                }
+                Ok(Some(ids))
+            }
+        }
+    }
+}
+
+/// The UTC day of a column of dates or timestamps.
+fn date_of(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    match column.data_type() {
+        DataType::Timestamp(_, _) => {
+            // Through UTC: a cast from a zoned timestamp to a date takes the zone's local day.
+            let utc = cast(column, &DataType::Timestamp(TimeUnit::Second, Some("UTC".into())))?;
+            let days = utc.as_primitive::<TimestampSecondType>().unary::<_, Date32Type>(|s| s.div_euclid(86_400) as i32);
+            Ok(Arc::new(days))
+        }
+        _ => cast(column, &DataType::Date32),
+    }
+}

@@ -1,0 +1,86 @@
+//! Why a run ends without a result.
+
+use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+
+use crate::engine::EngineError;
+use crate::operators::row_group::RowGroupError;
+use crate::storage::StorageError;
+
+/// An error of a run. Whichever it is, the target is as it was before.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Sessions could not be read or scored.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The target could not be written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Rows could not be encoded as Parquet.
+    #[error(transparent)]
+    Parquet(#[from] RowGroupError),
+    /// Rows could not be encoded.
+    #[error("the results cannot be written as {format}")]
+    Encode {
+        /// The format.
+        format: &'static str,
+        /// What the encoder said.
+        source: ArrowError,
+    },
+    /// Standard output could not be written.
+    #[error("cannot write to standard output")]
+    Stdout(#[source] std::io::Error),
+    /// The reader of standard output has gone: no error for the user.
+    #[error("the reader of standard output has gone")]
+    BrokenPipe,
+    /// The target exists and may not be replaced.
+    #[error("{target} exists: give --overwrite to replace it, or another --to")]
+    TargetExists {
+        /// The target.
+        target: String,
+    },
+    /// The target's name does not say a format.
+    #[error("cannot tell from the name of {target} which format to write: give --format parquet, csv, ndjson or arrow")]
+    UnknownTargetFormat {
+        /// The target.
+        target: String,
+    },
+    /// Only Parquet is written as a folder of files.
+    #[error("{target} is a folder, and {format} is written as one file: name the file, or choose --format parquet")]
+    FolderFormat {
+        /// The target.
+        target: String,
+        /// The format asked for.
+        format: &'static str,
+    },
+    /// A session failed and `--on-error fail` was asked for.
+    #[error("a session cannot be scored: {error} ({code}, {place}); nothing was written, as --on-error fail asks")]
+    SessionFailed {
+        /// The session's error code.
+        code: String,
+        /// The sentence that says what is wrong.
+        error: String,
+        /// Which session.
+        place: String,
+    },
+    /// A worker of the run panicked; the panic's message is on stderr.
+    #[error("a worker of the run ended unexpectedly")]
+    Worker,
+}
+
+impl From<DataFusionError> for RunError {
+    fn from(error: DataFusionError) -> Self {
+        RunError::Engine(EngineError::Plan(error))
+    }
+}
+
+impl RunError {
+    /// Whether the same run may succeed when it is tried again.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            RunError::Engine(error) => error.is_retryable(),
+            RunError::Storage(error) => error.is_retryable(),
+            _ => false,
+        }
+    }
+}

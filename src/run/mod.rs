@@ -1,0 +1,17 @@
+//! Runs: input cut into parts, parts scored in parallel, results written in input order and made visible at once.
+
+mod encode;
+mod error;
+mod memory;
+mod output;
+mod profile;
+mod report;
+mod score;
+
+pub use encode::{Encoded, OutputFormat, PartEncoder};
+pub use error::RunError;
+pub use memory::peak_memory_bytes;
+pub use output::{Output, OutputTarget};
+pub use profile::PlanProfile;
+pub use report::{Progress, RunReport};
+pub use score::{OnError, ScoreJob};
