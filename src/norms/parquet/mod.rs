@@ -1,0 +1,412 @@
+//! Norms in Parquet: one file, or a directory of them, searched in place.
+//!
+//! Tables are sorted by `norm_group, norm_version, scale, raw_score`, with small row groups and pages, as
+//! [`import`](crate::norms::import()) writes them. Opening reads footers. A load searches the row groups' statistics for the
+//! group, reads the page index of those that may hold it (one call to the store, then remembered), and then the few pages
+//! that may hold it (one more call). On a local disk a call costs a hop to a blocking thread and a handful of small reads,
+//! which is why nothing is read in more calls than that.
+
+mod pages;
+pub(crate) mod reader;
+pub(crate) mod rows;
+
+use std::path::Path as LocalPath;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt, TryStreamExt};
+use moka::future::Cache;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use parquet::basic::Type;
+use parquet::file::metadata::{
+    ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy, RowGroupMetaData,
+};
+use parquet::file::statistics::Statistics;
+use parquet::schema::types::SchemaDescriptor;
+use sha2::{Digest, Sha256};
+
+use crate::model::Scale;
+use crate::model::norm::{FREQUENCY, GroupNorms, NORM_GROUP, NORM_VERSION, PERCENTILE, RAW_SCORE, SCALE};
+use crate::norms::error::{NormError, NotImported};
+use crate::norms::parquet::pages::PageDirectory;
+use crate::norms::parquet::reader::ObjectReader;
+use crate::norms::parquet::rows::{GroupRows, NormColumns, string_column};
+use crate::norms::source::{GroupSummary, NormSource, hex};
+
+/// The key of the footer's metadata under which import leaves a digest of the rows.
+pub(crate) const ROWS_DIGEST: &str = "normstream.rows.sha256";
+
+/// Page directories kept, in bytes: those of some 50 row groups as import writes them.
+const DIRECTORY_BYTES: u64 = 2 << 20;
+
+/// A row group of more rows is not read without a page index.
+const MAX_ROWS_WITHOUT_PAGES: i64 = 1 << 17;
+
+/// Norm tables in Parquet, in one file or in all `*.parquet` files of a directory. A group may be in any of the files.
+///
+/// Holds the footers, of which only the statistics of `norm_group` and `norm_version` are decoded (some 4 KB a row group),
+/// and at most 2 MiB of page directories.
+#[derive(Debug)]
+pub struct ParquetNorms {
+    location: String,
+    files: Vec<NormFile>,
+    directories: Cache<(usize, usize), Arc<PageDirectory>>,
+    chunk_rows: usize,
+    digest: String,
+}
+
+/// One opened table.
+#[derive(Debug)]
+struct NormFile {
+    location: String,
+    object: ObjectReader,
+    metadata: ParquetMetaData,
+    group_column: usize,
+    version_column: usize,
+}
+
+impl ParquetNorms {
+    /// Opens one Parquet object. `location` is what messages call it; `chunk_rows` how many rows are decoded at a time.
+    pub async fn open_file(
+        store: Arc<dyn ObjectStore>,
+        path: Path,
+        location: &str,
+        chunk_rows: usize,
+    ) -> Result<ParquetNorms, NormError> {
+        let object = store.head(&path).await.map_err(NormError::store(location))?;
+        Self::open(location, vec![(location.to_owned(), store, object)], chunk_rows).await
+    }
+
+    /// Opens all `*.parquet` objects directly under a prefix, in the order of their names. Names that begin with `.` or `_`
+    /// are left alone.
+    pub async fn open_directory(
+        store: Arc<dyn ObjectStore>,
+        prefix: Path,
+        location: &str,
+        chunk_rows: usize,
+    ) -> Result<ParquetNorms, NormError> {
+        let listed = store.list_with_delimiter(Some(&prefix)).await.map_err(NormError::store(location))?;
+        let mut objects: Vec<ObjectMeta> = listed.objects;
+        objects.retain(|object| {
+            let name = object.location.filename().unwrap_or_default();
+            name.ends_with(".parquet") && !name.starts_with(['.', '_'])
+        });
+        if objects.is_empty() {
+            return Err(NormError::NoTables { location: location.to_owned() });
+        }
+        objects.sort_by(|a, b| a.location.cmp(&b.location));
+        let files = objects.into_iter().map(|object| {
+            let name = object.location.filename().unwrap_or_default();
+            (format!("{}/{name}", location.trim_end_matches('/')), Arc::clone(&store), object)
+        });
+        Self::open(location, files.collect(), chunk_rows).await
+    }
+
+    /// Opens a local Parquet file or a local directory of them.
+    pub async fn open_local(path: &LocalPath, chunk_rows: usize) -> Result<ParquetNorms, NormError> {
+        let location = path.display().to_string();
+        let absolute = tokio::fs::canonicalize(path).await.map_err(NormError::io("read", &location))?;
+        let metadata = tokio::fs::metadata(&absolute).await.map_err(NormError::io("read", &location))?;
+        let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new());
+        let object = Path::from_absolute_path(&absolute)
+            .map_err(|error| NormError::Store { location: location.clone(), source: error.into() })?;
+        if metadata.is_dir() {
+            Self::open_directory(store, object, &location, chunk_rows).await
+        } else {
+            Self::open_file(store, object, &location, chunk_rows).await
+        }
+    }
+
+    async fn open(
+        location: &str,
+        objects: Vec<(String, Arc<dyn ObjectStore>, ObjectMeta)>,
+        chunk_rows: usize,
+    ) -> Result<ParquetNorms, NormError> {
+        let mut digest = Sha256::new();
+        // Footers are fetched a few at a time, and digested in the order of the files.
+        let opened = stream::iter(objects)
+            .map(|(location, store, object)| async move { NormFile::open(location, store, object).await });
+        let opened: Vec<(NormFile, [u8; 32])> = opened.buffered(8).try_collect().await?;
+        let files = opened.into_iter().map(|(file, file_digest)| {
+            digest.update(file_digest);
+            file
+        });
+        let files = files.collect();
+        Ok(ParquetNorms {
+            location: location.to_owned(),
+            files,
+            directories: Cache::builder()
+                .max_capacity(DIRECTORY_BYTES)
+                .weigher(|_, pages: &Arc<PageDirectory>| u32::try_from(pages.bytes()).unwrap_or(u32::MAX))
+                .build(),
+            chunk_rows: chunk_rows.max(1),
+            digest: hex(&digest.finalize()),
+        })
+    }
+
+    /// The files, as messages call them.
+    pub fn locations(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|file| file.location.as_str())
+    }
+
+    /// How many rows the files hold.
+    pub fn rows(&self) -> u64 {
+        self.files.iter().map(|file| file.metadata.file_metadata().num_rows().max(0) as u64).sum()
+    }
+
+    /// The digest of the rows that import left in the footer of a file.
+    pub(crate) fn rows_digest(&self, file: usize) -> Option<String> {
+        self.files[file].rows_digest().map(str::to_owned)
+    }
+
+    /// All rows of a file in its order, with all its columns.
+    pub(crate) fn batches(&self, file: usize) -> impl Stream<Item = Result<RecordBatch, NormError>> + '_ {
+        self.files[file].batches(&[NORM_GROUP, NORM_VERSION, SCALE, RAW_SCORE, PERCENTILE, FREQUENCY])
+    }
+
+    /// The page directory of a row group, read once however many loads ask for it.
+    async fn directory(&self, file: usize, row_group: usize) -> Result<Arc<PageDirectory>, NormError> {
+        let NormFile { object, metadata, location, group_column, .. } = &self.files[file];
+        let read = async {
+            let row_group = metadata.row_group(row_group);
+            let directory = PageDirectory::read(object, metadata.file_metadata(), row_group, *group_column).await;
+            directory.map(Arc::new).map_err(NormError::parquet(location))
+        };
+        Ok(self.directories.try_get_with((file, row_group), read).await?)
+    }
+}
+
+#[async_trait]
+impl NormSource for ParquetNorms {
+    fn description(&self) -> String {
+        match self.files.len() {
+            1 => format!("norm table {} ({} rows)", self.location, self.rows()),
+            files => format!("norm tables in {} ({files} files, {} rows)", self.location, self.rows()),
+        }
+    }
+
+    /// SHA-256 over each file's size and footer, in the order of the files. The footer of an imported file holds a digest of
+    /// its rows, so for those the digest changes with any percentile and stays the same when a table is imported anew. For
+    /// other files the store's entity tag and the time of modification go in too.
+    fn digest(&self) -> String {
+        self.digest.clone()
+    }
+
+    async fn load(&self, group: &str, version: &str) -> Result<Option<GroupNorms>, NormError> {
+        let mut rows = GroupRows::default();
+        for (number, file) in self.files.iter().enumerate() {
+            let damaged =
+                |reason| NormError::Damaged { location: file.location.clone(), group: group.to_owned(), reason };
+            for row_group in file.row_groups_of(group, version) {
+                let directory = self.directory(number, row_group).await?;
+                let Some(selection) = directory.rows_of(group) else { continue };
+                let reader = directory.reader.clone();
+                let projection = ProjectionMask::columns(
+                    reader.parquet_schema(),
+                    [NORM_GROUP, NORM_VERSION, SCALE, RAW_SCORE, PERCENTILE],
+                );
+                let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(file.object.clone(), reader)
+                    .with_projection(projection)
+                    .with_row_selection(selection)
+                    .with_batch_size(self.chunk_rows)
+                    .build()
+                    .map_err(NormError::parquet(&file.location))?;
+                while let Some(batch) = batches.try_next().await.map_err(NormError::parquet(&file.location))? {
+                    rows.append(&file.columns(&batch)?, group, version).map_err(damaged)?;
+                }
+            }
+        }
+        let damaged = |reason| NormError::Damaged { location: self.location.clone(), group: group.to_owned(), reason };
+        rows.finish().map_err(damaged)
+    }
+
+    fn groups(&self) -> BoxStream<'_, Result<GroupSummary, NormError>> {
+        stream::iter(&self.files).flat_map(NormFile::groups).boxed()
+    }
+}
+
+impl NormFile {
+    async fn open(
+        location: String,
+        store: Arc<dyn ObjectStore>,
+        meta: ObjectMeta,
+    ) -> Result<(NormFile, [u8; 32]), NormError> {
+        let object = ObjectReader { store, path: meta.location.clone(), size: meta.size };
+        let parquet = NormError::parquet(&location);
+        let footer = object.footer().await.map_err(&parquet)?;
+        let schema = ParquetMetaDataReader::decode_schema(&footer).map_err(&parquet)?;
+        let (group_column, version_column) =
+            check_columns(&schema).map_err(|reason| NormError::NotImported { location: location.clone(), reason })?;
+        let options = ParquetMetaDataOptions::new()
+            .with_schema(schema)
+            .with_column_stats_policy(ParquetStatisticsPolicy::skip_except(&[group_column, version_column]))
+            .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
+            .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
+        let metadata =
+            ParquetMetaDataReader::decode_metadata_with_options(&footer, Some(&options)).map_err(&parquet)?;
+        check_layout(&metadata, group_column)
+            .map_err(|reason| NormError::NotImported { location: location.clone(), reason })?;
+
+        let mut digest = Sha256::new();
+        digest.update(meta.size.to_le_bytes());
+        digest.update(&footer);
+        let file = NormFile { location, object, metadata, group_column, version_column };
+        if file.rows_digest().is_none() {
+            digest.update(format!("{:?} {}", meta.e_tag, meta.last_modified));
+        }
+        Ok((file, digest.finalize().into()))
+    }
+
+    fn rows_digest(&self) -> Option<&str> {
+        let entries = self.metadata.file_metadata().key_value_metadata()?;
+        entries.iter().find(|entry| entry.key == ROWS_DIGEST)?.value.as_deref()
+    }
+
+    /// The row groups that may hold a group in a version, found by halving. Statistics may be truncated: a lower bound is
+    /// then too low and an upper bound too high, so a row group may be named in vain but is never left out.
+    fn row_groups_of<'a>(&'a self, group: &'a str, version: &'a str) -> impl Iterator<Item = usize> + 'a {
+        let row_groups = self.metadata.row_groups();
+        let first = row_groups.partition_point(|row_group| {
+            bounds(row_group, self.group_column).is_some_and(|(_, highest)| highest < group.as_bytes())
+        });
+        let may_hold = move |row_group: &RowGroupMetaData, column: usize, value: &str| {
+            bounds(row_group, column)
+                .is_none_or(|(lowest, highest)| lowest <= value.as_bytes() && value.as_bytes() <= highest)
+        };
+        (first..row_groups.len())
+            .take_while(move |index| may_hold(&row_groups[*index], self.group_column, group))
+            .filter(move |index| may_hold(&row_groups[*index], self.version_column, version))
+    }
+
+    /// The columns of a batch; an error of the conversion is one of the file.
+    fn columns(&self, batch: &RecordBatch) -> Result<NormColumns, NormError> {
+        NormColumns::of(batch)
+            .map_err(|error| NormError::Parquet { location: self.location.clone(), source: error.into() })
+    }
+
+    /// All rows in file order, with the given columns.
+    fn batches(&self, columns: &'static [&'static str]) -> impl Stream<Item = Result<RecordBatch, NormError>> + '_ {
+        let open = async move {
+            let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+            let builder = ParquetRecordBatchStreamBuilder::new_with_options(self.object.clone(), options).await?;
+            let projection = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+            builder.with_projection(projection).build()
+        };
+        stream::once(open).try_flatten().map_err(NormError::parquet(&self.location))
+    }
+
+    /// The groups of a sorted file, each when its last row was seen.
+    fn groups(&self) -> BoxStream<'_, Result<GroupSummary, NormError>> {
+        let mut current = None;
+        self.batches(&[NORM_GROUP, NORM_VERSION, SCALE])
+            .map_ok(Some)
+            .chain(stream::once(async { Ok(None) }))
+            .map(move |batch| {
+                let ended = match batch? {
+                    Some(batch) => self.ended_groups(&mut current, &batch)?,
+                    None => current.take().into_iter().collect(),
+                };
+                Ok::<_, NormError>(stream::iter(ended.into_iter().map(Ok)))
+            })
+            .try_flatten()
+            .boxed()
+    }
+
+    /// Adds the rows of a batch to the group that is being counted, and gives back the groups that ended.
+    fn ended_groups(
+        &self,
+        current: &mut Option<GroupSummary>,
+        batch: &RecordBatch,
+    ) -> Result<Vec<GroupSummary>, NormError> {
+        let column = |name| {
+            string_column(batch, name)
+                .map_err(|error| NormError::Parquet { location: self.location.clone(), source: error.into() })
+        };
+        let (groups, versions, scales) = (column(NORM_GROUP)?, column(NORM_VERSION)?, column(SCALE)?);
+        let mut ended = Vec::new();
+        for row in 0..batch.num_rows() {
+            let (group, version) = (groups.value(row), versions.value(row));
+            let same = current.as_ref().is_some_and(|summary| summary.group == group && summary.version == version);
+            if !same {
+                ended.extend(current.take());
+            }
+            let summary = current.get_or_insert_with(|| GroupSummary {
+                group: group.to_owned(),
+                version: version.to_owned(),
+                scales: Vec::new(),
+                rows: 0,
+            });
+            summary.rows += 1;
+            if let Some(scale) = Scale::from_code(scales.value(row))
+                && let Err(place) = summary.scales.binary_search(&scale)
+            {
+                summary.scales.insert(place, scale);
+            }
+        }
+        Ok(ended)
+    }
+}
+
+/// The places of `norm_group` and `norm_version` among a file's columns, once all that lookups read are there.
+fn check_columns(schema: &SchemaDescriptor) -> Result<(usize, usize), NotImported> {
+    let find = |column: &'static str, expected: &'static str, types: &[Type]| {
+        let place = schema.columns().iter().position(|leaf| leaf.path().parts() == [column]);
+        let place = place.ok_or(NotImported::MissingColumn { column })?;
+        if types.contains(&schema.column(place).physical_type()) {
+            Ok(place)
+        } else {
+            Err(NotImported::WrongType { column, expected })
+        }
+    };
+    const INTEGER: [Type; 2] = [Type::INT32, Type::INT64];
+    const NUMBER: [Type; 4] = [Type::INT32, Type::INT64, Type::FLOAT, Type::DOUBLE];
+    let group = find(NORM_GROUP, "text", &[Type::BYTE_ARRAY])?;
+    let version = find(NORM_VERSION, "text", &[Type::BYTE_ARRAY])?;
+    find(SCALE, "text", &[Type::BYTE_ARRAY])?;
+    find(RAW_SCORE, "a whole number", &INTEGER)?;
+    find(PERCENTILE, "a number", &NUMBER)?;
+    Ok((group, version))
+}
+
+/// Whether a group can be found without reading all of the file.
+fn check_layout(metadata: &ParquetMetaData, group_column: usize) -> Result<(), NotImported> {
+    let mut before: Option<(&RowGroupMetaData, (&[u8], &[u8]))> = None;
+    for row_group in metadata.row_groups() {
+        let (lowest, highest) = bounds(row_group, group_column).ok_or(NotImported::NoStatistics)?;
+        if let Some((other, (lowest_before, highest_before))) = before {
+            let overlaps =
+                highest_before > lowest && is_exact(other, group_column) && is_exact(row_group, group_column);
+            if lowest < lowest_before || highest < highest_before || overlaps {
+                return Err(NotImported::Unsorted);
+            }
+        }
+        before = Some((row_group, (lowest, highest)));
+        let has_pages = row_group.columns().iter().all(|column| column.offset_index_offset().is_some());
+        if !has_pages && row_group.num_rows() > MAX_ROWS_WITHOUT_PAGES {
+            return Err(NotImported::NoPageIndex { rows: row_group.num_rows() });
+        }
+    }
+    Ok(())
+}
+
+/// Whether the bounds of a string column are values of it, not truncated ones.
+fn is_exact(row_group: &RowGroupMetaData, column: usize) -> bool {
+    row_group.column(column).statistics().is_some_and(|bounds| bounds.min_is_exact() && bounds.max_is_exact())
+}
+
+/// The lower and the upper bound of a string column within a row group.
+fn bounds(row_group: &RowGroupMetaData, column: usize) -> Option<(&[u8], &[u8])> {
+    match row_group.column(column).statistics()? {
+        // Files of old writers compared bytes as signed numbers.
+        statistics if statistics.is_min_max_deprecated() => None,
+        Statistics::ByteArray(statistics) => Some((statistics.min_bytes_opt()?, statistics.max_bytes_opt()?)),
+        _ => None,
+    }
+}

@@ -1,0 +1,81 @@
+//! Reads ranges of one Parquet object, and its footer.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryFutureExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::{ParquetError, Result};
+use parquet::file::FOOTER_SIZE;
+use parquet::file::metadata::{FooterTail, ParquetMetaData, ParquetMetaDataReader};
+
+/// How much of a file's end is fetched at first: the footer of a table of a million rows fits.
+const TAIL: u64 = 64 << 10;
+
+/// An object of known size, read by ranges. Several ranges are one call to the store, which joins those that are near.
+#[derive(Debug, Clone)]
+pub(crate) struct ObjectReader {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) path: Path,
+    pub(crate) size: u64,
+}
+
+impl ObjectReader {
+    /// The footer as it is encoded in the file, without its length and magic number. One request, or two when it is long.
+    pub(crate) async fn footer(&self) -> Result<Bytes> {
+        let start = self.size.saturating_sub(TAIL);
+        let tail = self.range(start..self.size).await?;
+        let Some(end) = tail.len().checked_sub(FOOTER_SIZE) else {
+            return Err(ParquetError::EOF(format!("{} bytes are too few for a Parquet file", self.size)));
+        };
+        let length = FooterTail::try_from(&tail[end..])?.metadata_length();
+        match end.checked_sub(length) {
+            Some(begin) => Ok(tail.slice(begin..end)),
+            None => match self.size.checked_sub((length + FOOTER_SIZE) as u64) {
+                Some(begin) => self.range(begin..self.size - FOOTER_SIZE as u64).await,
+                None => {
+                    Err(ParquetError::EOF(format!("the footer is said to be longer than the file: {length} bytes")))
+                }
+            },
+        }
+    }
+
+    async fn range(&self, range: Range<u64>) -> Result<Bytes> {
+        self.store.get_range(&self.path, range).await.map_err(external)
+    }
+}
+
+fn external(error: object_store::Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+impl AsyncFileReader for ObjectReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
+        self.range(range).boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
+        async move { self.store.get_ranges(&self.path, &ranges).map_err(external).await }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
+        async move {
+            let size = self.size;
+            let metadata = ParquetMetaDataReader::new()
+                .with_arrow_reader_options(options)
+                .with_prefetch_hint(Some(TAIL as usize))
+                .load_and_finish(self, size)
+                .await?;
+            Ok(Arc::new(metadata))
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,56 @@
+//! Where norms come from.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use serde::Serialize;
+
+use crate::model::Scale;
+use crate::model::norm::GroupNorms;
+use crate::norms::error::NormError;
+
+/// A set of norm groups that can be loaded one at a time.
+///
+/// The unit of loading is one (group, version) with all its scales: a chain asks a group for all seven scales of a
+/// session, and a group's rows lie together in a sorted table, so seven chunks cost one read. Implementations hold no
+/// norms themselves; what is loaded is cached above, by [`NormStore`](crate::norms::NormStore).
+#[async_trait]
+pub trait NormSource: Debug + Send + Sync {
+    /// What this source is, for messages: `imported norms in norms/ (2 files, 412,000 rows)`.
+    fn description(&self) -> String;
+
+    /// A hexadecimal digest that changes whenever any percentile changes. What goes into it is the implementation's to say.
+    fn digest(&self) -> String;
+
+    /// The norms of exactly this group in exactly this version, or `None` when the source has no row of it.
+    ///
+    /// Needs memory for the rows of one group, about 16 KB, and does not wait for other loads.
+    async fn load(&self, group: &str, version: &str) -> Result<Option<GroupNorms>, NormError>;
+
+    /// All groups and versions with what they hold, streamed in the source's own order; nothing is collected.
+    fn groups(&self) -> BoxStream<'_, Result<GroupSummary, NormError>>;
+}
+
+/// What a source holds of one group in one version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GroupSummary {
+    /// The group.
+    pub group: String,
+    /// The version.
+    pub version: String,
+    /// The scales that have rows, in result order.
+    #[serde(serialize_with = "scale_codes")]
+    pub scales: Vec<Scale>,
+    /// How many rows.
+    pub rows: u64,
+}
+
+fn scale_codes<S: serde::Serializer>(scales: &[Scale], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(scales.iter().map(|scale| scale.code()))
+}
+
+/// Bytes as lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,244 @@
+//! The norm store: lazy, bounded, shared. What every percentile is looked up in.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::StringArray;
+use moka::future::Cache;
+use sha2::{Digest, Sha256};
+
+use crate::model::PerScale;
+use crate::model::norm::{ChainScope, DEFAULT_VERSION, GroupId, GroupNorms, RawRange, ResolvedChain, ResolvedScale};
+use crate::norms::chains::ChainCache;
+use crate::norms::error::NormError;
+use crate::norms::names::GroupNames;
+use crate::norms::published::PublishedNorms;
+use crate::norms::resolve::{group_bytes, resolve};
+use crate::norms::source::{NormSource, hex};
+use crate::norms::stats::{Counters, NormStats};
+use crate::norms::token::{GroupToken, provenance};
+
+/// How a [`NormStore`] looks norms up and how much it keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NormStoreOptions {
+    /// Rows decoded at a time when a group is loaded; the page size of imported tables. 1 or more.
+    pub chunk_rows: usize,
+    /// The most groups kept, those known not to exist among them. 1 or more.
+    pub cache_entries: usize,
+    /// The most bytes kept: a quarter for groups, the rest for resolved chains.
+    pub cache_bytes: usize,
+    /// Whether a group that lacks the version asked for answers with its version `default`.
+    pub allow_version_fallback: bool,
+    /// Whether scales fall back one by one or together.
+    pub scope: ChainScope,
+}
+
+impl Default for NormStoreOptions {
+    fn default() -> Self {
+        NormStoreOptions {
+            chunk_rows: 100,
+            cache_entries: 5_000,
+            cache_bytes: 64 << 20,
+            allow_version_fallback: false,
+            scope: ChainScope::PerScale,
+        }
+    }
+}
+
+/// Norm sources behind two bounded caches: groups as they are loaded, and chains turned into arrays.
+///
+/// 1. Nothing is read before it is asked for, and one group in one version is read by one task however many ask at once.
+/// 2. A group that no source holds is remembered like one that is there.
+/// 3. The first source that holds a group in a version answers for it; sources are not merged.
+/// 4. What every group lacks, the published table answers: a lookup always has a percentile.
+/// 5. Answers depend on sources, tokens and raw scores alone, never on what is cached.
+///
+/// Memory: at most [`NormStoreOptions::cache_bytes`] and the names of the groups that answered. Shared as an `Arc`; every
+/// method takes `&self` and may be called from any task.
+#[derive(Debug)]
+pub struct NormStore {
+    sources: Vec<Arc<dyn NormSource>>,
+    published: Arc<PublishedNorms>,
+    ranges: PerScale<RawRange>,
+    options: NormStoreOptions,
+    groups: Cache<GroupKey, Option<Arc<GroupNorms>>>,
+    chains: ChainCache,
+    /// The published table over the whole range of each scale: what a chain starts from.
+    published_scales: PerScale<ResolvedScale>,
+    /// The chain of which no group exists; shared, since every unknown attribute value leads to it.
+    published_chain: Arc<ResolvedChain>,
+    names: GroupNames,
+    counters: Arc<Counters>,
+}
+
+/// A group and its version.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct GroupKey {
+    group: Box<str>,
+    version: Box<str>,
+}
+
+/// A group that answered a token, and under which name.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) id: GroupId,
+    pub(crate) version: String,
+    pub(crate) norms: Arc<GroupNorms>,
+}
+
+impl NormStore {
+    /// A store over sources, the first of which wins, for an instrument whose scales take the raw scores of `ranges`.
+    pub fn new(sources: Vec<Arc<dyn NormSource>>, ranges: PerScale<RawRange>, options: NormStoreOptions) -> Self {
+        let published = PublishedNorms::klsi4();
+        let published_scales = published.resolved(&ranges);
+        let counters = Arc::new(Counters::default());
+        NormStore {
+            sources,
+            groups: group_cache(&options, Arc::clone(&counters)),
+            chains: ChainCache::new(options.cache_bytes - options.cache_bytes / 4),
+            published_chain: Arc::new(resolve(options.scope, Vec::new(), &published_scales)),
+            published,
+            published_scales,
+            ranges,
+            options,
+            names: GroupNames::new(),
+            counters,
+        }
+    }
+
+    /// The options that the store was made with.
+    pub fn options(&self) -> &NormStoreOptions {
+        &self.options
+    }
+
+    /// The sources, the first of which wins.
+    pub fn sources(&self) -> &[Arc<dyn NormSource>] {
+        &self.sources
+    }
+
+    /// The published table behind every chain.
+    pub fn published(&self) -> &PublishedNorms {
+        &self.published
+    }
+
+    /// The raw scores that each scale can take.
+    pub fn raw_ranges(&self) -> &PerScale<RawRange> {
+        &self.ranges
+    }
+
+    /// A hexadecimal digest of everything that answers depend on besides tokens and raw scores: the sources' digests in
+    /// order, the published table's, the scope, and whether versions fall back. Cache sizes are not in it.
+    pub fn digest(&self) -> String {
+        let mut hasher = Sha256::new();
+        for source in &self.sources {
+            hasher.update(source.digest());
+            hasher.update([b'\n']);
+        }
+        hasher.update(self.published.digest());
+        hasher.update(format!("\n{:?} {}", self.options.scope, self.options.allow_version_fallback));
+        hex(&hasher.finalize())
+    }
+
+    /// The chain of these tokens if it is resolved already: no allocation, no await, below 100 ns.
+    ///
+    /// Counts nothing; tell [`record_hits`](Self::record_hits) how many sessions it served.
+    pub fn resolved(&self, tokens: &[GroupToken]) -> Option<Arc<ResolvedChain>> {
+        self.chains.get(tokens)
+    }
+
+    /// The chain of these tokens, most specific first, loading the groups that are not in memory.
+    pub async fn resolve(&self, tokens: &[GroupToken]) -> Result<Arc<ResolvedChain>, NormError> {
+        if let Some(chain) = self.chains.get(tokens) {
+            self.counters.add_hits(1);
+            return Ok(chain);
+        }
+        let mut groups = Vec::with_capacity(tokens.len());
+        for token in tokens {
+            if let Some(found) = self.find(token).await? {
+                groups.push((found.id, found.norms));
+            }
+        }
+        if groups.is_empty() {
+            return Ok(self.chains.insert(tokens, Arc::clone(&self.published_chain)));
+        }
+        let chain = resolve(self.options.scope, groups, &self.published_scales);
+        Ok(self.chains.insert(tokens, Arc::new(chain)))
+    }
+
+    /// Counts sessions that an already resolved chain served; one call a batch is enough.
+    pub fn record_hits(&self, sessions: u64) {
+        self.counters.add_hits(sessions);
+    }
+
+    /// The provenance text of each [`GroupId`] given out so far: `published`, `COUNTRY:Spain`, `COUNTRY:Spain|2026`, …
+    ///
+    /// Take it after the chains of a batch are resolved: then every id in them is an index into it. Ids never change their
+    /// meaning within one store.
+    pub fn group_names(&self) -> Arc<StringArray> {
+        self.names.array()
+    }
+
+    /// The norms of exactly this group in exactly this version, from memory or from the first source that has it.
+    pub async fn group(&self, group: &str, version: &str) -> Result<Option<Arc<GroupNorms>>, NormError> {
+        let key = GroupKey { group: group.into(), version: version.into() };
+        let entry = self.groups.entry(key).or_try_insert_with(self.load(group, version)).await?;
+        if !entry.is_fresh() {
+            self.counters.add_hits(1);
+        }
+        Ok(entry.into_value())
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> NormStats {
+        self.counters.stats(self.chains.figures())
+    }
+
+    /// The group that answers a token: in the version asked for, else, if that is allowed, in the version `default`.
+    pub(crate) async fn find(&self, token: &GroupToken) -> Result<Option<Found>, NormError> {
+        let asked = token.version();
+        let mut version = asked;
+        let mut norms = self.group(&token.group, version).await?;
+        if norms.is_none() && self.options.allow_version_fallback && asked != DEFAULT_VERSION {
+            version = DEFAULT_VERSION;
+            norms = self.group(&token.group, version).await?;
+        }
+        Ok(norms.map(|norms| {
+            let id = self.names.id(&provenance(&token.group, version));
+            Found { id, version: version.to_owned(), norms }
+        }))
+    }
+
+    async fn load(&self, group: &str, version: &str) -> Result<Option<Arc<GroupNorms>>, NormError> {
+        self.counters.add_miss();
+        let mut loaded = None;
+        for source in &self.sources {
+            let started = Instant::now();
+            let norms = source.load(group, version).await;
+            self.counters.add_load(started.elapsed());
+            loaded = norms?.map(Arc::new);
+            if loaded.is_some() {
+                break;
+            }
+        }
+        self.counters.group_added(entry_bytes(&loaded) as u64);
+        Ok(loaded)
+    }
+}
+
+/// Bounded by bytes and by entries at once: no entry weighs less than its share of the bytes.
+fn group_cache(options: &NormStoreOptions, counters: Arc<Counters>) -> Cache<GroupKey, Option<Arc<GroupNorms>>> {
+    let capacity = options.cache_bytes / 4;
+    let least = capacity.div_ceil(options.cache_entries.max(1));
+    Cache::builder()
+        .max_capacity(capacity as u64)
+        .weigher(move |_, norms| u32::try_from(entry_bytes(norms).max(least)).unwrap_or(u32::MAX))
+        .eviction_listener(move |_, norms, cause| {
+            counters.group_removed(entry_bytes(&norms) as u64, cause.was_evicted());
+        })
+        .build()
+}
+
+/// What an entry of the group cache needs; its key and the cache's own record of it are reckoned at 256 bytes.
+fn entry_bytes(norms: &Option<Arc<GroupNorms>>) -> usize {
+    256 + norms.as_deref().map_or(0, group_bytes)
+}
