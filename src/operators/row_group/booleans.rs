@@ -1,0 +1,57 @@
+//! Columns of booleans: the bits are taken as they are.
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanBufferBuilder};
+use parquet::basic::Encoding;
+use parquet::schema::types::ColumnDescPtr;
+
+use super::chunk::{ChunkWriter, PageCodec, PageSummary};
+use super::column::{ColumnEncoder, Encoded};
+use super::error::Result;
+use super::levels::Validity;
+
+/// A column of `Boolean`, one plain bit per value.
+pub(super) struct BooleanColumn {
+    validity: Validity,
+    bits: BooleanBufferBuilder,
+    chunk: ChunkWriter<bool>,
+}
+
+impl BooleanColumn {
+    pub(super) fn new(column: ColumnDescPtr) -> Self {
+        Self { validity: Validity::new(), bits: BooleanBufferBuilder::new(0), chunk: ChunkWriter::new(column) }
+    }
+}
+
+impl ColumnEncoder for BooleanColumn {
+    fn append(&mut self, array: &ArrayRef) -> Result<()> {
+        let values = array.as_boolean().values();
+        self.validity.append(array.len(), array.nulls());
+        match array.nulls().filter(|nulls| nulls.null_count() > 0) {
+            None => self.bits.append_buffer(values),
+            Some(nulls) => nulls.valid_slices().for_each(|(from, to)| {
+                self.bits.append_packed_range(values.offset() + from..values.offset() + to, values.values());
+            }),
+        }
+        Ok(())
+    }
+
+    fn finish_page(&mut self, codec: &mut PageCodec) -> Result<()> {
+        let (rows, values) = (self.validity.rows(), self.validity.values());
+        codec.body.clear();
+        self.validity.finish_page(self.chunk.max_definition_level(), &mut codec.body);
+        let bits = self.bits.finish();
+        codec.body.extend_from_slice(&bits.values()[..values.div_ceil(8)]);
+        let set = bits.count_set_bits();
+        let bounds = (values > 0).then_some((set == values, set > 0));
+        self.chunk.add_page(PageSummary { rows, levels: rows, values, bounds, encoding: Encoding::PLAIN }, codec)
+    }
+
+    fn buffered_bytes(&self) -> usize {
+        self.bits.capacity() / 8 + self.validity.buffered_bytes() + self.chunk.buffered_bytes()
+    }
+
+    fn finish(self: Box<Self>, codec: &mut PageCodec) -> Result<Vec<Encoded>> {
+        let chunk = self.chunk.finish(None, codec)?;
+        Ok(vec![Encoded::Own(chunk)])
+    }
+}

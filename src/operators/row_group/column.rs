@@ -1,0 +1,90 @@
+//! What all column encoders have in common, and which one a column gets.
+
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, Field, Schema};
+use parquet::arrow::arrow_writer::ArrowColumnChunk;
+use parquet::schema::types::ColumnDescPtr;
+
+use super::booleans::BooleanColumn;
+use super::chunk::{EncodedChunk, PageCodec};
+use super::error::Result;
+use super::floats::Float64Column;
+use super::hybrid::{bit_width, put_values};
+use super::lists::StringListColumn;
+use super::schema::FileSchema;
+use super::shorts::Int16Column;
+use super::stock::{self, StockColumn};
+use super::strings::{StringColumn, is_key_type};
+
+/// Encodes one column of one row group.
+///
+/// The row group calls `append` with arrays of the column's plan type, never across the end of a page, then `finish_page` at
+/// the end of each page that has a row, and `finish` at last.
+pub(super) trait ColumnEncoder: Send {
+    fn append(&mut self, array: &ArrayRef) -> Result<()>;
+    fn finish_page(&mut self, codec: &mut PageCodec) -> Result<()>;
+    /// The bytes held, for encoded pages and for the page at work.
+    fn buffered_bytes(&self) -> usize;
+    fn finish(self: Box<Self>, codec: &mut PageCodec) -> Result<Vec<Encoded>>;
+}
+
+/// An encoded column chunk: ours, or one of the Parquet library's column writers.
+pub(super) enum Encoded {
+    Own(EncodedChunk),
+    Stock(ArrowColumnChunk),
+}
+
+fn is_dictionary_of_strings(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Dictionary(key, value) if is_key_type(key) && **value == DataType::Utf8)
+}
+
+/// An encoder for each column of a plan.
+pub(super) fn encoders(plan: &Schema, file: &FileSchema) -> Result<Vec<Box<dyn ColumnEncoder>>> {
+    let own = plan.fields().iter().enumerate().map(|(root, field)| encoder(field, file.leaves(root)));
+    let own = own.collect::<Vec<_>>();
+    let documented = file.documented.fields();
+    let stock = documented.iter().zip(&own).filter(|(_, own)| own.is_none()).map(|(field, _)| Arc::clone(field));
+    let mut writers = stock::writers(stock.collect(), &file.properties)?;
+    let encoders = own.into_iter().enumerate().map(|(root, own)| {
+        own.unwrap_or_else(|| {
+            let leaves = writers.drain(..file.leaves(root).len()).collect();
+            Box::new(StockColumn::new(Arc::clone(&documented[root]), leaves))
+        })
+    });
+    Ok(encoders.collect())
+}
+
+/// The encoder of ours that columns of this plan type have, if any.
+fn encoder(field: &Field, leaves: &[ColumnDescPtr]) -> Option<Box<dyn ColumnEncoder>> {
+    let column = Arc::clone(leaves.first()?);
+    Some(match field.data_type() {
+        DataType::Boolean => Box::new(BooleanColumn::new(column)),
+        DataType::Int16 => Box::new(Int16Column::new(column)),
+        DataType::Float64 => Box::new(Float64Column::new(column)),
+        DataType::List(item) if is_dictionary_of_strings(item.data_type()) => {
+            Box::new(StringListColumn::new(field, column))
+        }
+        other if is_dictionary_of_strings(other) => Box::new(StringColumn::new(column)),
+        _ => return None,
+    })
+}
+
+/// Appends the values part of a dictionary-encoded page: the width, then keys below `dictionary`.
+pub(super) fn put_keys(keys: &[u32], dictionary: usize, out: &mut Vec<u8>) {
+    let width = bit_width(dictionary.saturating_sub(1));
+    out.push(width as u8);
+    put_values(keys, width, out);
+}
+
+impl Encoded {
+    /// The bytes of the chunk in the file.
+    pub(super) fn bytes(&self) -> usize {
+        let close = match self {
+            Encoded::Own(chunk) => &chunk.close,
+            Encoded::Stock(chunk) => chunk.close(),
+        };
+        close.bytes_written as usize
+    }
+}

@@ -1,0 +1,72 @@
+//! Columns of lists of few distinct strings, which arrive as dictionary keys.
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Field};
+use parquet::basic::Encoding;
+use parquet::data_type::ByteArray;
+use parquet::schema::types::ColumnDescPtr;
+
+use super::chunk::{ChunkWriter, PageCodec, PageSummary};
+use super::column::{ColumnEncoder, Encoded};
+use super::error::{Result, RowGroupError};
+use super::levels::{DefinitionScale, ListLevels};
+use super::strings::StringDictionary;
+
+/// A column of `List<Dictionary(key, Utf8)>`, written as lists of strings.
+pub(super) struct StringListColumn {
+    strings: StringDictionary,
+    levels: ListLevels,
+    scale: DefinitionScale,
+    chunk: ChunkWriter<ByteArray>,
+}
+
+impl StringListColumn {
+    pub(super) fn new(field: &Field, column: ColumnDescPtr) -> Self {
+        let item_nullable = matches!(field.data_type(), DataType::List(item) if item.is_nullable());
+        Self {
+            strings: StringDictionary::default(),
+            levels: ListLevels::new(),
+            scale: DefinitionScale::new(field.is_nullable(), item_nullable),
+            chunk: ChunkWriter::new(column),
+        }
+    }
+}
+
+impl ColumnEncoder for StringListColumn {
+    fn append(&mut self, array: &ArrayRef) -> Result<()> {
+        let lists = array.as_list::<i32>();
+        let (offsets, nulls, items) = (lists.value_offsets(), lists.nulls(), lists.values());
+        let item_nulls = items.logical_nulls().filter(|nulls| nulls.null_count() > 0);
+        if item_nulls.is_some() && !self.scale.item_nullable() {
+            return Err(RowGroupError::UnexpectedNull { column: self.chunk.column_path() });
+        }
+        self.levels.append(offsets, nulls, item_nulls.as_ref(), &self.scale);
+        let mut append = |from: usize, to: usize| {
+            let range = offsets[from] as usize..offsets[to] as usize;
+            self.strings.append(items, range, item_nulls.as_ref());
+        };
+        match nulls.filter(|nulls| nulls.null_count() > 0) {
+            None => append(0, lists.len()),
+            Some(nulls) => nulls.valid_slices().for_each(|(from, to)| append(from, to)),
+        }
+        Ok(())
+    }
+
+    fn finish_page(&mut self, codec: &mut PageCodec) -> Result<()> {
+        let (rows, levels, values) = (self.levels.rows(), self.levels.levels(), self.strings.values_in_page());
+        codec.body.clear();
+        self.levels.finish_page(&self.scale, &mut codec.body);
+        let bounds = self.strings.finish_page(&mut codec.body);
+        let encoding = Encoding::RLE_DICTIONARY;
+        self.chunk.add_page(PageSummary { rows, levels, values, bounds, encoding }, codec)
+    }
+
+    fn buffered_bytes(&self) -> usize {
+        self.strings.buffered_bytes() + self.levels.buffered_bytes() + self.chunk.buffered_bytes()
+    }
+
+    fn finish(self: Box<Self>, codec: &mut PageCodec) -> Result<Vec<Encoded>> {
+        let chunk = self.chunk.finish(Some(self.strings.into_page()), codec)?;
+        Ok(vec![Encoded::Own(chunk)])
+    }
+}

@@ -1,0 +1,54 @@
+//! From the schema of a plan to that of the file: documented Arrow types, Parquet columns, writer properties.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use parquet::arrow::{ArrowSchemaConverter, add_encoded_arrow_schema_to_metadata};
+use parquet::basic::{Compression, Encoding, Type, ZstdLevel};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
+use parquet::schema::types::{ColumnDescPtr, SchemaDescriptor};
+
+use super::RowGroupOptions;
+use super::error::{Result, RowGroupError};
+use crate::model::result::documented_schema;
+
+/// How rows of a plan are laid out in a file. The same for every row group, from the plan's schema and the options alone.
+pub(super) struct FileSchema {
+    /// The documented schema, as readers see it.
+    pub(super) documented: SchemaRef,
+    pub(super) parquet: SchemaDescriptor,
+    pub(super) properties: WriterPropertiesPtr,
+}
+
+impl FileSchema {
+    pub(super) fn try_new(plan: &Schema, options: &RowGroupOptions) -> Result<Self> {
+        let documented = Arc::new(documented_schema(plan));
+        let parquet = ArrowSchemaConverter::new().convert(&documented).map_err(RowGroupError::Encode)?;
+        let zstd = ZstdLevel::try_new(options.zstd_level).map_err(RowGroupError::Encode)?;
+        let mut properties = WriterProperties::builder()
+            .set_created_by(options.created_by.clone())
+            .set_compression(Compression::ZSTD(zstd))
+            .set_statistics_enabled(EnabledStatistics::Page)
+            .set_data_page_row_count_limit(options.page_rows);
+        for column in parquet.columns() {
+            // Identifiers and times: no dictionary, but small differences.
+            if matches!(column.physical_type(), Type::INT32 | Type::INT64) {
+                properties = properties
+                    .set_column_dictionary_enabled(column.path().clone(), false)
+                    .set_column_encoding(column.path().clone(), Encoding::DELTA_BINARY_PACKED);
+            }
+        }
+        let mut properties = properties.build();
+        add_encoded_arrow_schema_to_metadata(&documented, &mut properties);
+        Ok(Self { documented, parquet, properties: Arc::new(properties) })
+    }
+
+    /// The Parquet columns of the column at `root`: one, or for structs and maps one per leaf.
+    pub(super) fn leaves(&self, root: usize) -> &[ColumnDescPtr] {
+        let leaves = self.parquet.columns();
+        let root_of = |leaf: &usize| self.parquet.get_column_root_idx(*leaf);
+        let before = (0..leaves.len()).filter(|leaf| root_of(leaf) < root).count();
+        let own = (0..leaves.len()).filter(|leaf| root_of(leaf) == root).count();
+        &leaves[before..before + own]
+    }
+}

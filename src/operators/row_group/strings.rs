@@ -1,0 +1,199 @@
+//! Columns of few distinct strings that arrive as dictionary keys: the keys are renumbered, never the strings hashed.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, DictionaryArray};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{
+    ArrowDictionaryKeyType, ArrowNativeType, DataType, Int32Type, UInt8Type, UInt16Type, UInt32Type,
+};
+use parquet::basic::Encoding;
+use parquet::data_type::ByteArray;
+use parquet::schema::types::ColumnDescPtr;
+
+use super::chunk::{ChunkWriter, DictionaryPage, PageCodec, PageSummary};
+use super::column::{ColumnEncoder, Encoded, put_keys};
+use super::error::Result;
+use super::levels::Validity;
+
+/// The number of a string that the row group has not met.
+const UNSEEN: u32 = u32::MAX;
+
+/// Whether dictionary keys of this type are taken as they are.
+pub(super) fn is_key_type(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::Int32)
+}
+
+/// The distinct strings of one column in one row group, numbered in order of first appearance, so that the numbers depend
+/// on the rows alone and not on the dictionaries they came with.
+#[derive(Default)]
+pub(super) struct StringDictionary {
+    numbers: HashMap<Box<str>, u32>,
+    values: Vec<Box<str>>,
+    /// The place of each string in the order of all, as of the last page.
+    ranks: Vec<u32>,
+    /// The values that the keys of the last array point to. The array is kept: another one can't take its address.
+    source: Option<ArrayRef>,
+    /// Key of `source` to number.
+    renumber: Vec<u32>,
+    /// By number: whether the page has it.
+    in_page: Vec<bool>,
+    /// The numbers of the page.
+    page: Vec<u32>,
+}
+
+impl StringDictionary {
+    /// Appends the strings of a range of a dictionary array but for those that are null by `nulls`, which covers the array.
+    pub(super) fn append(&mut self, array: &dyn Array, range: Range<usize>, nulls: Option<&NullBuffer>) {
+        // The type of a batch is checked before its columns get here.
+        let DataType::Dictionary(key, _) = array.data_type() else { return };
+        match key.as_ref() {
+            DataType::UInt8 => self.append_keys::<UInt8Type>(array.as_dictionary(), range, nulls),
+            DataType::UInt16 => self.append_keys::<UInt16Type>(array.as_dictionary(), range, nulls),
+            DataType::UInt32 => self.append_keys::<UInt32Type>(array.as_dictionary(), range, nulls),
+            _ => self.append_keys::<Int32Type>(array.as_dictionary(), range, nulls),
+        }
+    }
+
+    fn append_keys<K: ArrowDictionaryKeyType>(
+        &mut self,
+        array: &DictionaryArray<K>,
+        range: Range<usize>,
+        nulls: Option<&NullBuffer>,
+    ) {
+        if !self.source.as_ref().is_some_and(|source| Arc::ptr_eq(source, array.values())) {
+            self.source = Some(Arc::clone(array.values()));
+            self.renumber.clear();
+            self.renumber.resize(array.values().len(), UNSEEN);
+        }
+        let keys = &array.keys().values()[range.clone()];
+        match nulls.filter(|nulls| nulls.null_count() > 0) {
+            None => self.append_run::<K>(keys),
+            Some(nulls) => {
+                let nulls = nulls.slice(range.start, range.len());
+                nulls.valid_slices().for_each(|(from, to)| self.append_run::<K>(&keys[from..to]));
+            }
+        }
+    }
+
+    fn append_run<K: ArrowPrimitiveType>(&mut self, keys: &[K::Native]) {
+        let Self { numbers, values, source, renumber, in_page, page, .. } = self;
+        let Some(strings) = source.as_ref().map(|source| source.as_string::<i32>()) else { return };
+        page.extend(keys.iter().map(|key| {
+            let key = key.as_usize();
+            let mut number = renumber[key];
+            if number == UNSEEN {
+                let string = strings.value(key);
+                number = numbers.get(string).copied().unwrap_or_else(|| {
+                    let number = values.len() as u32;
+                    values.push(string.into());
+                    numbers.insert(string.into(), number);
+                    in_page.push(false);
+                    number
+                });
+                renumber[key] = number;
+            }
+            in_page[number as usize] = true;
+            number
+        }));
+    }
+
+    pub(super) fn buffered_bytes(&self) -> usize {
+        let strings = self.values.iter().map(|value| 2 * value.len() + 40).sum::<usize>();
+        strings + 4 * (self.page.capacity() + self.renumber.capacity() + self.ranks.capacity())
+    }
+
+    /// The strings of the page.
+    pub(super) fn values_in_page(&self) -> usize {
+        self.page.len()
+    }
+
+    /// Appends the keys of the page to `out`, and starts the next. Gives the first and last string of the page.
+    pub(super) fn finish_page(&mut self, out: &mut Vec<u8>) -> Option<(ByteArray, ByteArray)> {
+        put_keys(&self.page, self.values.len(), out);
+        self.page.clear();
+        self.rank();
+        let mut bounds = None;
+        for (number, seen) in self.in_page.iter_mut().enumerate() {
+            if std::mem::take(seen) {
+                let rank = self.ranks[number];
+                let (first, last) = bounds.get_or_insert(((rank, number), (rank, number)));
+                *first = (*first).min((rank, number));
+                *last = (*last).max((rank, number));
+            }
+        }
+        bounds.map(|((_, first), (_, last))| {
+            let string = |number: usize| ByteArray::from(self.values[number].as_ref());
+            (string(first), string(last))
+        })
+    }
+
+    /// Brings `ranks` up to date.
+    fn rank(&mut self) {
+        if self.ranks.len() < self.values.len() {
+            let mut order = (0..self.values.len() as u32).collect::<Vec<_>>();
+            order.sort_unstable_by(|a, b| self.compare(*a, *b));
+            self.ranks.resize(order.len(), 0);
+            for (rank, number) in order.into_iter().enumerate() {
+                self.ranks[number as usize] = rank as u32;
+            }
+        }
+    }
+
+    fn compare(&self, a: u32, b: u32) -> Ordering {
+        self.values[a as usize].cmp(&self.values[b as usize])
+    }
+
+    /// The dictionary page.
+    pub(super) fn into_page(self) -> DictionaryPage {
+        let mut body = Vec::with_capacity(self.values.iter().map(|value| value.len() + 4).sum());
+        for value in &self.values {
+            body.extend_from_slice(&(value.len() as u32).to_le_bytes());
+            body.extend_from_slice(value.as_bytes());
+        }
+        DictionaryPage { values: self.values.len(), body }
+    }
+}
+
+/// A column of `Dictionary(key, Utf8)`, written as strings.
+pub(super) struct StringColumn {
+    strings: StringDictionary,
+    validity: Validity,
+    chunk: ChunkWriter<ByteArray>,
+}
+
+impl StringColumn {
+    pub(super) fn new(column: ColumnDescPtr) -> Self {
+        Self { strings: StringDictionary::default(), validity: Validity::new(), chunk: ChunkWriter::new(column) }
+    }
+}
+
+impl ColumnEncoder for StringColumn {
+    fn append(&mut self, array: &ArrayRef) -> Result<()> {
+        let nulls = array.logical_nulls();
+        self.validity.append(array.len(), nulls.as_ref());
+        self.strings.append(array, 0..array.len(), nulls.as_ref());
+        Ok(())
+    }
+
+    fn finish_page(&mut self, codec: &mut PageCodec) -> Result<()> {
+        let (rows, values) = (self.validity.rows(), self.validity.values());
+        codec.body.clear();
+        self.validity.finish_page(self.chunk.max_definition_level(), &mut codec.body);
+        let bounds = self.strings.finish_page(&mut codec.body);
+        let encoding = Encoding::RLE_DICTIONARY;
+        self.chunk.add_page(PageSummary { rows, levels: rows, values, bounds, encoding }, codec)
+    }
+
+    fn buffered_bytes(&self) -> usize {
+        self.strings.buffered_bytes() + self.validity.buffered_bytes() + self.chunk.buffered_bytes()
+    }
+
+    fn finish(self: Box<Self>, codec: &mut PageCodec) -> Result<Vec<Encoded>> {
+        let chunk = self.chunk.finish(Some(self.strings.into_page()), codec)?;
+        Ok(vec![Encoded::Own(chunk)])
+    }
+}
