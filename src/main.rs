@@ -1,1 +1,12 @@
-fn main() {}
+//! The `normstream` program: parse, start, report the error and its exit code; nothing else.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    normstream::cli::main(normstream::cli::Args::parse())
+}

@@ -11,7 +11,6 @@ use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 
 use crate::engine::EngineError;
 use crate::instrument::Instrument;
-use crate::model::session::{COMPLETED_AT, SESSION_ID, USER_ID};
 use crate::model::{Layout, result};
 use crate::norms::Chain;
 use crate::operators::{PercentilesStage, PlanStage, PureStage, StageExec};

@@ -8,7 +8,7 @@ use moka::future::Cache;
 use sha2::{Digest, Sha256};
 
 use crate::model::PerScale;
-use crate::model::norm::{ChainScope, DEFAULT_VERSION, GroupId, GroupNorms, RawRange, ResolvedChain, ResolvedScale};
+use crate::model::norm::{ChainScope, DEFAULT_VERSION, GroupId, GroupNorms, PublishedScale, RawRange, ResolvedChain, ResolvedScale};
 use crate::norms::chains::ChainCache;
 use crate::norms::error::NormError;
 use crate::norms::names::GroupNames;
@@ -65,6 +65,7 @@ pub struct NormStore {
     chains: ChainCache,
     /// The published table over the whole range of each scale: what a chain starts from.
     published_scales: PerScale<ResolvedScale>,
+    published_flat: PerScale<PublishedScale>,
     /// The chain of which no group exists; shared, since every unknown attribute value leads to it.
     published_chain: Arc<ResolvedChain>,
     names: GroupNames,
@@ -98,6 +99,7 @@ impl NormStore {
             chains: ChainCache::new(options.cache_bytes - options.cache_bytes / 4),
             published_chain: Arc::new(resolve(options.scope, Vec::new(), &published_scales)),
             published,
+            published_flat: PerScale::from_fn(|scale| PublishedScale { lowest: published_scales[scale].lowest, percentiles: published_scales[scale].percentiles.clone() }),
             published_scales,
             ranges,
             options,
@@ -119,6 +121,10 @@ impl NormStore {
     /// The published table behind every chain.
     pub fn published(&self) -> &PublishedNorms {
         &self.published
+    }
+
+    pub fn published_scales(&self) -> &PerScale<PublishedScale> {
+        &self.published_flat
     }
 
     /// The raw scores that each scale can take.

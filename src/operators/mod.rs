@@ -7,6 +7,7 @@
 mod attributes;
 mod norm_lookup;
 mod percentiles;
+pub mod row_group;
 mod stage_exec;
 
 pub use norm_lookup::NormContext;

@@ -18,7 +18,6 @@ use crate::operators::row_group::{EncodedRowGroup, RowGroupEncoder, RowGroupOpti
 use crate::run::RunError;
 
 /// Encoded rows, ready to be appended to a file.
-#[derive(Debug)]
 pub enum Encoded {
     /// A Parquet row group.
     RowGroup(EncodedRowGroup),

@@ -8,7 +8,7 @@ mod profile;
 mod report;
 mod score;
 
-pub use encode::{Encoded, OutputFormat, PartEncoder};
+pub use encode::{Encoded, PartEncoder};
 pub use error::RunError;
 pub use memory::peak_memory_bytes;
 pub use output::{Output, OutputTarget};

@@ -40,7 +40,7 @@ pub enum OnError {
 /// A job: which sessions, scored how, with which columns in the output.
 ///
 /// The output depends on these alone: not on the number of threads, nor on the batch size.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ScoreJob {
     /// The session that plans run in.
     pub context: SessionContext,

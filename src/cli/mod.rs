@@ -1,0 +1,135 @@
+//! The command line: arguments, one file per subcommand, and one match.
+
+mod config;
+//@mod demo;
+//@mod explain;
+//@mod generate;
+mod input;
+mod instrument;
+//@mod norms;
+mod score;
+mod signals;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Flags};
+use crate::error::Error;
+use crate::telemetry;
+
+/// Re-score psychometric assessment sessions in bulk.
+#[derive(Debug, Parser)]
+#[command(name = "normstream", version, about, long_about = None, max_term_width = 110, after_help = AFTER_HELP)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+    /// Read settings from this file instead of ./normstream.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  normstream demo                                        generate sessions and norms, score them, look at the result
+  normstream score sessions.parquet --to results.parquet
+  normstream score 's3://bucket/2024/*.parquet' --to results/ --norms norms/
+  cat sessions.ndjson | normstream score - --to - | head
+
+Settings also come from ./normstream.toml and from NORMSTREAM_* variables; see `normstream config show`.
+
+Exit codes: 0 done; 1 done, but sessions failed beyond --max-failures or with --on-error fail; 2 wrong command,
+configuration or input; 75 temporary failure, worth a retry; 130 or 143 ended by Ctrl-C or SIGTERM.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Score session files.
+    Score(Box<score::ScoreArgs>),
+//@    /// Score one session and show every step.
+//@    Explain(Box<explain::ExplainArgs>),
+//@    /// Import, list, check and query norm tables.
+//@    Norms(norms::NormsArgs),
+    /// Show or check an instrument definition.
+    Instrument(instrument::InstrumentArgs),
+//@    /// Generate sessions or norm tables to try things with.
+//@    Generate(generate::GenerateArgs),
+//@    /// Generate sessions and norms, score them, and show the result.
+//@    Demo(demo::DemoArgs),
+    /// Show settings and where they come from.
+    Config(config::ConfigArgs),
+}
+
+/// Runs the program.
+pub fn main(args: Args) -> ExitCode {
+    telemetry::init_logging();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !error.is_silent() {
+                telemetry::print_line(&format!("normstream: {}", chain_of(&error)));
+            }
+            error.exit_code()
+        }
+    }
+}
+
+/// An error and its causes, without those that repeat what stands before them.
+fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn run(args: Args) -> Result<(), Error> {
+    let file = args.config.as_deref();
+    let load = |flags: Flags| Config::load(file, flags).map_err(Error::from);
+    match args.command {
+        Command::Score(args) => {
+            let config = load(args.flags())?;
+            block_on(config.settings.threads, score::score(*args, config))
+        }
+//@        Command::Explain(args) => {
+//@            let config = load(args.flags())?;
+//@            block_on(1, explain::explain(*args, config))
+//@        }
+//@        Command::Norms(args) => block_on(1, norms::norms(args, load(Flags::default())?)),
+        Command::Instrument(args) => instrument::instrument(args),
+//@        Command::Generate(args) => {
+//@            let config = load(args.flags())?;
+//@            block_on(config.settings.threads, generate::generate(args, config))
+//@        }
+//@        Command::Demo(args) => {
+//@            let config = load(Flags::default())?;
+//@            block_on(config.settings.threads, demo::demo(args, config))
+//@        }
+        Command::Config(args) => config::config(args, &load(Flags::default())?),
+    }
+}
+
+/// Runs a command on a runtime with so many workers, until it ends or a signal ends it.
+fn block_on(threads: usize, command: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Write { what: "to a new thread".to_owned(), source })?;
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = command => result,
+            signal = signals::received() => Err(signal),
+        }
+    });
+    // A read of standard input that nobody waits for any more must not keep the program.
+    runtime.shutdown_background();
+    result
+}
