@@ -148,7 +148,7 @@ pub struct Settings {
     /// Whether redirects may lead to loopback, link-local or private addresses.
     pub allow_private_redirects: bool,
     /// Settings of single stores, by scheme and authority: `[storage."s3://bucket"]`. Values are secret.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub storage: BTreeMap<String, BTreeMap<String, String>>,
 }
 

@@ -1,0 +1,7 @@
+//! All integration tests, in one binary: each test binary links DataFusion again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod architecture;
+mod golden;
+mod score;
+mod support;
