@@ -162,12 +162,11 @@ pub(super) fn open_chain(config: &Config, instrument: &Instrument) -> Result<Cha
 
 /// The norm store over the tables of the settings.
 pub(super) async fn open_norm_store(config: &Config, instrument: &Instrument) -> Result<Arc<NormStore>, Error> {
-    let ranges = instrument.raw_ranges();
     let mut sources = Vec::with_capacity(config.settings.norms.len());
     for path in &config.settings.norms {
-        sources.push(open_norms(path.as_ref(), ImportOptions::new(ranges)).await?);
+        sources.push(open_norms(path.as_ref(), ImportOptions::new(instrument.norm_ranges())).await?);
     }
-    Ok(Arc::new(NormStore::new(sources, ranges, config.settings.norm_options())))
+    Ok(Arc::new(NormStore::new(sources, instrument.raw_ranges(), config.settings.norm_options())))
 }
 
 /// The columns that the chain can be filled from.

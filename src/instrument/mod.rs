@@ -226,6 +226,16 @@ impl Instrument {
         PerScale::from_fn(|scale| self.raw_range(scale))
     }
 
+    /// The raw scores that norm tables of the instrument may hold: those that the scoring key can give and those that the
+    /// published norms span, which may stem from another number of items.
+    pub fn norm_ranges(&self) -> PerScale<RawRange> {
+        PerScale::from_fn(|scale| {
+            let own = self.raw_range(scale);
+            let published = self.published_range[scale].unwrap_or(own);
+            RawRange { lowest: own.lowest.min(published.lowest), highest: own.highest.max(published.highest) }
+        })
+    }
+
     /// The greatest sum of squares S of Kendall's W over the contexts: W = S / this, and norms of LFI are keyed by this − S.
     ///
     /// For m rankings of n = 4 objects it is m²(n³−n)/12 = 5m²: 320 for eight contexts (Legendre 2005).
