@@ -15,7 +15,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::projection::ProjectionMapping;
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::filter_pushdown::{FilterDescription, FilterPushdownPhase};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, Time};
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties};
@@ -239,7 +239,8 @@ impl ExecutionPlan for StageExec {
             worker,
             reads: self.reads.clone(),
             schema: self.schema(),
-            baseline: BaselineMetrics::new(&self.metrics, partition),
+            output_rows: MetricBuilder::new(&self.metrics).output_rows(partition),
+            elapsed: MetricBuilder::new(&self.metrics).elapsed_compute(partition),
         };
         let input = self.input.execute(partition, context)?;
         let output = input.try_filter(|batch| std::future::ready(batch.num_rows() > 0));
@@ -260,19 +261,21 @@ struct Running {
     worker: Box<dyn StageWorker>,
     reads: Vec<usize>,
     schema: SchemaRef,
-    baseline: BaselineMetrics,
+    output_rows: Count,
+    /// The time of the stage itself, waiting for what it loads included.
+    elapsed: Time,
 }
 
 impl Running {
     async fn append(&mut self, batch: RecordBatch) -> Result<RecordBatch> {
         let reads: Vec<ArrayRef> = self.reads.iter().map(|&index| Arc::clone(batch.column(index))).collect();
-        let timer = self.baseline.elapsed_compute().clone();
-        let _timer = timer.timer();
+        let elapsed = self.elapsed.clone();
+        let _timer = elapsed.timer();
         let added = self.worker.evaluate(&reads).await?;
         let columns = batch.columns().iter().cloned().chain(added).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
-        self.baseline.record_output(batch.num_rows());
+        self.output_rows.add(batch.num_rows());
         Ok(batch)
     }
 }
