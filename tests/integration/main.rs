@@ -3,5 +3,6 @@
 
 mod architecture;
 mod golden;
+mod readme;
 mod score;
 mod support;

@@ -279,3 +279,6 @@ impl Running {
         Ok(batch)
     }
 }
+
+#[cfg(test)]
+mod tests;
