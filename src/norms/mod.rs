@@ -57,6 +57,8 @@ mod source;
 mod stats;
 mod store;
 mod template;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::path::Path;

@@ -199,6 +199,12 @@ impl NormStore {
         self.counters.stats(self.chains.figures())
     }
 
+    /// Waits until the group cache has evicted what is beyond its bounds; it does so in the background otherwise.
+    #[cfg(test)]
+    pub(crate) async fn settle(&self) {
+        self.groups.run_pending_tasks().await;
+    }
+
     /// The group that answers a token: in the version asked for, else, if that is allowed, in the version `default`.
     pub(crate) async fn find(&self, token: &GroupToken) -> Result<Option<Found>, NormError> {
         let asked = token.version();

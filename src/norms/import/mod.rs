@@ -9,6 +9,8 @@ mod parse;
 mod series;
 mod sort;
 mod temporary;
+#[cfg(test)]
+mod tests;
 mod validate;
 mod write;
 
@@ -30,6 +32,7 @@ pub use write::ImportTarget;
 use crate::model::norm::RawRange;
 use crate::model::{PerScale, Scale};
 use crate::norms::error::NormError;
+use crate::norms::published::PublishedNorms;
 use fault::FaultLog;
 use input::InputRows;
 use series::{SeriesCheck, SortedRow};
@@ -69,7 +72,9 @@ impl fmt::Display for LfiUnit {
 /// How norm tables are imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportOptions {
-    /// The raw scores that each scale can take; others are faults.
+    /// The raw scores that each scale can take. A row may name one of these or one within the published range of its scale
+    /// (the published norms begin at 11, as eleven items would give); any other is a fault. The highest of LFI is what an LFI
+    /// of 1 is worth in exact keys.
     pub ranges: PerScale<RawRange>,
     /// The version of all rows, whatever their column says. Without it a row's own version counts, and `default` where it has
     /// none.
@@ -96,6 +101,16 @@ impl ImportOptions {
             max_faults: 10_000,
         }
     }
+}
+
+/// The raw scores that rows of a table may name; see [`ImportOptions::ranges`].
+fn accepted_ranges(ranges: &PerScale<RawRange>) -> PerScale<RawRange> {
+    PerScale::from_fn(|scale| match (ranges[scale], PublishedNorms::klsi4().range(scale)) {
+        (possible, _) if scale == Scale::Lfi => possible,
+        (possible, published) => {
+            RawRange { lowest: possible.lowest.min(published.lowest), highest: possible.highest.max(published.highest) }
+        }
+    })
 }
 
 /// A table that an import wrote.

@@ -9,6 +9,8 @@
 mod pages;
 pub(crate) mod reader;
 pub(crate) mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path as LocalPath;
 use std::sync::Arc;
@@ -377,17 +379,18 @@ fn check_columns(schema: &SchemaDescriptor) -> Result<(usize, usize), NotImporte
 
 /// Whether a group can be found without reading all of the file.
 fn check_layout(metadata: &ParquetMetaData, group_column: usize) -> Result<(), NotImported> {
-    let mut before: Option<(&RowGroupMetaData, (&[u8], &[u8]))> = None;
+    let mut before: Option<&RowGroupMetaData> = None;
     for row_group in metadata.row_groups() {
         let (lowest, highest) = bounds(row_group, group_column).ok_or(NotImported::NoStatistics)?;
-        if let Some((other, (lowest_before, highest_before))) = before {
-            let overlaps =
-                highest_before > lowest && is_exact(other, group_column) && is_exact(row_group, group_column);
-            if lowest < lowest_before || highest < highest_before || overlaps {
+        if let Some(other) = before
+            && let Some((lowest_before, highest_before)) = bounds(other, group_column)
+        {
+            let exact = is_exact(other, group_column) && is_exact(row_group, group_column);
+            if lowest < lowest_before || highest < highest_before || (exact && highest_before > lowest) {
                 return Err(NotImported::Unsorted);
             }
         }
-        before = Some((row_group, (lowest, highest)));
+        before = Some(row_group);
         let has_pages = row_group.columns().iter().all(|column| column.offset_index_offset().is_some());
         if !has_pages && row_group.num_rows() > MAX_ROWS_WITHOUT_PAGES {
             return Err(NotImported::NoPageIndex { rows: row_group.num_rows() });

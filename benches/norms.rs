@@ -1,0 +1,223 @@
+//! What does a percentile cost, and what do norms of 500,000 rows cost before anything is asked of them?
+//!
+//! `cargo bench --bench norms` first prints what opening costs in memory and the hit rate of a million sessions over 1,400
+//! groups, then measures: a warm lookup (at most 100 ns), a cold one on local disk (at most 1 ms), warm lookups by 8 tasks at
+//! once, and opening. Compare with an earlier state by `-- --save-baseline NAME` there and `-- --baseline NAME` here.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+use std::hint::black_box;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use normstream::instrument::Instrument;
+use normstream::model::norm::ResolvedChain;
+use normstream::model::{PerScale, Scale};
+use normstream::norms::{
+    GroupToken, ImportInput, ImportOptions, ImportTarget, NormSource, NormStore, NormStoreOptions, ParquetNorms, import,
+};
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+const GROUPS: usize = 1_400;
+/// Raw scores that a group holds: 357 of the 615 possible ones, so that the table has 499,800 rows.
+const ROWS_PER_GROUP: usize = 357;
+const SESSIONS: usize = 1_000_000;
+const TASKS: usize = 8;
+
+/// An imported table of half a million rows.
+struct Table {
+    directory: TempDir,
+}
+
+impl Table {
+    fn new(runtime: &Runtime) -> Table {
+        let directory = TempDir::new().unwrap();
+        let csv = directory.path().join("norms.csv");
+        let mut file = std::io::BufWriter::new(std::fs::File::create(&csv).unwrap());
+        writeln!(file, "norm_group,scale,raw_score,percentile").unwrap();
+        let raws: Vec<(Scale, i32)> = Instrument::klsi4()
+            .raw_ranges()
+            .iter()
+            .flat_map(|(scale, range)| (range.lowest..=range.highest).map(move |raw| (scale, raw)))
+            .filter(|(scale, raw)| *scale != Scale::Lfi || raw % 2 == 0)
+            .take(ROWS_PER_GROUP)
+            .collect();
+        for group in 0..GROUPS {
+            let (mut scale_before, mut percentile) = (None, 0.0);
+            for (scale, raw) in &raws {
+                percentile = if scale_before == Some(*scale) { percentile + 0.5 } else { (group % 10) as f64 };
+                scale_before = Some(*scale);
+                writeln!(file, "{},{scale},{raw},{percentile}", group_name(group)).unwrap();
+            }
+        }
+        file.into_inner().unwrap();
+        let target = ImportTarget::Local(directory.path().join("norms"));
+        let options = ImportOptions::new(Instrument::klsi4().raw_ranges());
+        let report = runtime.block_on(import(vec![ImportInput::local(&csv).unwrap()], &target, options)).unwrap();
+        println!("table: {} groups, {} rows, {} bytes", GROUPS, report.rows(), report.tables[0].bytes);
+        Table { directory }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("norms")
+    }
+}
+
+fn group_name(number: usize) -> String {
+    format!("COUNTRY:Region {number:04}")
+}
+
+/// The chain of a session of one group, as long as the default one.
+fn chain(number: usize) -> Vec<GroupToken> {
+    let others = ["EDU:Bachelor's Degree", "AGE:25-34", "GENDER:Female", "Total"];
+    let mut tokens: Vec<GroupToken> = others.map(GroupToken::new).to_vec();
+    tokens.insert(1, GroupToken::new(group_name(number % GROUPS)));
+    tokens
+}
+
+async fn open(path: &Path) -> NormStore {
+    let source = ParquetNorms::open_local(path, 100).await.unwrap();
+    NormStore::new(vec![Arc::new(source)], Instrument::klsi4().raw_ranges(), NormStoreOptions::default())
+}
+
+fn lookup(chain: &ResolvedChain, scale: Scale, raw: i32) -> f64 {
+    match chain {
+        ResolvedChain::PerScale(scales) => scales[scale].percentiles[(raw - scales[scale].lowest) as usize],
+        ResolvedChain::PerSession { published, .. } => published[scale].percentiles[0],
+    }
+}
+
+fn resident_kib() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
+/// What opening the table and looking up a few groups adds to the process.
+fn report_memory(runtime: &Runtime, path: &Path) {
+    let published = NormStore::new(Vec::new(), Instrument::klsi4().raw_ranges(), NormStoreOptions::default());
+    let before = resident_kib();
+    let started = Instant::now();
+    let store = runtime.block_on(open(path));
+    let took = started.elapsed();
+    let opened = resident_kib();
+    runtime.block_on(async {
+        for session in 0..1_000 {
+            let resolved = store.resolve(&chain(session % 8)).await.unwrap();
+            black_box(lookup(&resolved, Scale::Ce, 20));
+        }
+    });
+    println!(
+        "open: {:.2} ms; resident memory +{} KiB opened, +{} KiB after 1,000 sessions of 8 groups",
+        took.as_secs_f64() * 1e3,
+        opened - before,
+        resident_kib() - before
+    );
+    println!("stats: {}", serde_json::to_string(&store.stats()).unwrap());
+    drop(published);
+}
+
+/// A million sessions whose groups are spread evenly over the table.
+fn report_hit_rate(runtime: &Runtime, path: &Path) {
+    let store = runtime.block_on(open(path));
+    let chains: Vec<Vec<GroupToken>> = (0..GROUPS).map(chain).collect();
+    let mut random = Pcg64Mcg::seed_from_u64(7);
+    let started = Instant::now();
+    runtime.block_on(async {
+        for _ in 0..SESSIONS {
+            let tokens = &chains[random.random_range(0..GROUPS)];
+            match store.resolved(tokens) {
+                Some(resolved) => {
+                    black_box(lookup(&resolved, Scale::Ce, 20));
+                    store.record_hits(1);
+                }
+                None => {
+                    store.resolve(tokens).await.unwrap();
+                }
+            }
+        }
+    });
+    let stats = store.stats();
+    println!(
+        "hit rate: {:.3} % of {} lookups by {SESSIONS} sessions over {GROUPS} groups, {:.2} s",
+        stats.hit_rate * 100.0,
+        stats.hits + stats.misses,
+        started.elapsed().as_secs_f64()
+    );
+    println!("stats: {}", serde_json::to_string(&stats).unwrap());
+}
+
+fn norms(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let table = Table::new(&runtime);
+    let path = table.path();
+    report_memory(&runtime, &path);
+    report_hit_rate(&runtime, &path);
+
+    let mut group = criterion.benchmark_group("norms");
+    group.bench_function("open, 500,000 rows", |bencher| bencher.to_async(&runtime).iter(|| open(&path)));
+
+    let store = Arc::new(runtime.block_on(open(&path)));
+    let chains: Vec<Vec<GroupToken>> = (0..64).map(chain).collect();
+    for tokens in &chains {
+        runtime.block_on(store.resolve(tokens)).unwrap();
+    }
+    let next = AtomicUsize::new(0);
+    group.bench_function("warm lookup: chain by tokens, then index", |bencher| {
+        bencher.iter(|| {
+            let tokens = &chains[next.fetch_add(1, Ordering::Relaxed) % chains.len()];
+            lookup(&store.resolved(tokens).unwrap(), Scale::Ce, 20)
+        });
+    });
+    let resolved = store.resolved(&chains[0]).unwrap();
+    let raws = PerScale([20, 30, 30, 30, 10, 0, 160]);
+    group.bench_function("warm lookup: seven scales of a resolved chain", |bencher| {
+        bencher.iter(|| black_box(&raws).iter().map(|(scale, raw)| lookup(&resolved, scale, *raw)).sum::<f64>());
+    });
+
+    let source = runtime.block_on(ParquetNorms::open_local(&path, 100)).unwrap();
+    group.bench_function("cold lookup: load a group, page index known", |bencher| {
+        bencher.to_async(&runtime).iter(|| async {
+            let number = next.fetch_add(1, Ordering::Relaxed) * 37 % 44;
+            source.load(&group_name(number), "default").await.unwrap().unwrap()
+        });
+    });
+    group.bench_function("cold lookup: load a group, nothing known", |bencher| {
+        bencher.to_async(&runtime).iter_custom(|iterations| {
+            let path = path.clone();
+            async move {
+                let mut loading = Duration::ZERO;
+                for _ in 0..iterations {
+                    let source = ParquetNorms::open_local(&path, 100).await.unwrap();
+                    let started = Instant::now();
+                    black_box(source.load(&group_name(700), "default").await.unwrap().unwrap());
+                    loading += started.elapsed();
+                }
+                loading
+            }
+        });
+    });
+
+    group.throughput(Throughput::Elements((TASKS * 10_000) as u64));
+    group.bench_function("warm lookups of 8 tasks at once", |bencher| {
+        bencher.to_async(&runtime).iter(|| async {
+            let tasks = (0..TASKS).map(|task| {
+                let (store, tokens) = (Arc::clone(&store), chains[task].clone());
+                tokio::spawn(async move {
+                    (0..10_000).map(|_| lookup(&store.resolved(&tokens).unwrap(), Scale::Ce, 20)).sum::<f64>()
+                })
+            });
+            futures::future::join_all(tasks).await
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, norms);
+criterion_main!(benches);
