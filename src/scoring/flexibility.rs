@@ -25,8 +25,6 @@ pub struct Flexibility {
     denominator: i16,
     ranks: Box<RankTable>,
     regions: [StyleId; 256],
-    /// W and LFI of each S.
-    by_s: Vec<(f64, f64)>,
     names: ArrayRef,
 }
 
@@ -36,13 +34,11 @@ impl Flexibility {
         let denominator = instrument.lfi_denominator();
         let mut regions = [0; 256];
         regions[..instrument.regions.len()].copy_from_slice(&instrument.regions);
-        let fraction = |numerator: i16| f64::from(numerator) / f64::from(denominator);
         Flexibility {
             contexts: instrument.contexts.len(),
             denominator,
             ranks: Box::new(rank_table([true; 4])),
             regions,
-            by_s: (0..=denominator).map(|s| (fraction(s), fraction(denominator - s))).collect(),
             names: Arc::new(StringArray::from(instrument.style_names.clone())),
         }
     }
@@ -94,12 +90,14 @@ impl Stage for Flexibility {
         let nulls = nulls_of(&columns[0]);
         let codes: Vec<&[u8]> = columns[1..].iter().map(values::<UInt8Type>).collect();
         let s = self.sums_of_squares(&codes);
-        let w = s.iter().map(|&s| self.by_s[s as usize].0).collect();
-        let lfi = s.iter().map(|&s| self.by_s[s as usize].1).collect();
-        let keys = s.iter().map(|&s| self.denominator - s).collect();
+        // A session that failed validation can have an S above the denominator, and a key below zero in its null slot.
+        let keys: Vec<i16> = s.iter().map(|&s| self.denominator - s).collect();
+        let fractions = |numerators: &[i16]| {
+            numerators.iter().map(|&numerator| f64::from(numerator) / f64::from(self.denominator)).collect()
+        };
         Ok(vec![
-            primitive::<Float64Type>(w, nulls.as_ref()),
-            primitive::<Float64Type>(lfi, nulls.as_ref()),
+            primitive::<Float64Type>(fractions(&s), nulls.as_ref()),
+            primitive::<Float64Type>(fractions(&keys), nulls.as_ref()),
             self.context_styles(&codes, nulls.as_ref())?,
             primitive::<Int16Type>(keys, nulls.as_ref()),
         ])
