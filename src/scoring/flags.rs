@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, FieldRef, Float64Type, Int16Type, UInt8Type, UI
 
 use crate::instrument::{FlagThresholds, Instrument, Window};
 use crate::model::Scale;
-use crate::model::norm::PUBLISHED_ID;
+use crate::model::norm::PUBLISHED;
 use crate::model::result::{ACCE, AERO, FLAGS, KENDALL_W, OK, TRUNCATED_SCALES, norm_group_column};
 use crate::model::session::Part;
 use crate::scoring::percentiles::{list_of_bits, mask};
@@ -94,15 +94,14 @@ impl Stage for Flags {
         let w = values::<Float64Type>(&columns[3]);
         let truncated = columns[4].as_list::<i32>().offsets();
         let (groups, codes) = columns[5..].split_at(Scale::ALL.len());
-        let groups: Vec<&[u32]> =
-            groups.iter().map(|groups| &**groups.as_dictionary::<UInt32Type>().keys().values()).collect();
+        let groups: Vec<(&[u32], Option<u32>)> = groups.iter().map(keys_and_published).collect();
         let codes: Vec<&[u8]> = codes.iter().map(values::<UInt8Type>).collect();
 
         let mut flags: Vec<u8> =
             self.repeats_a_pattern(&codes).into_iter().map(|repeats| repeats * REPEATED_CONTEXT_PATTERN).collect();
         for (row, flags) in flags.iter_mut().enumerate() {
             let near = self.acce.is_border(acce[row]) || self.aero.is_border(aero[row]);
-            let published = groups.iter().filter(|groups| groups[row] == PUBLISHED_ID).count();
+            let published = groups.iter().filter(|(keys, published)| Some(keys[row]) == *published).count();
             let truncations = (truncated[row + 1] - truncated[row]) as usize;
             *flags |= u8::from(near) * NEAR_STYLE_BOUNDARY;
             *flags |= u8::from(w[row] < self.thresholds.low_w_below) * LOW_W;
@@ -115,4 +114,13 @@ impl Stage for Flags {
         }
         Ok(vec![list_of_bits(&flags, &self.names, nulls.as_ref())?])
     }
+}
+
+/// The keys of a norm group column, and the key of the published table if the dictionary has it.
+///
+/// It is the first key as the percentile stage writes it, but an operator in between may have merged dictionaries.
+fn keys_and_published(groups: &ArrayRef) -> (&[u32], Option<u32>) {
+    let groups = groups.as_dictionary::<UInt32Type>();
+    let published = groups.values().as_string::<i32>().iter().position(|name| name == Some(PUBLISHED));
+    (groups.keys().values(), published.map(|key| key as u32))
 }
