@@ -51,14 +51,16 @@ impl Stage for Combinations {
     fn evaluate(&self, columns: &[ArrayRef]) -> Result<Vec<ArrayRef>, ScoringError> {
         let nulls = nulls_of(&columns[0]);
         let [ce, ro, ac, ae] = Mode::ALL.map(|mode| values::<Int16Type>(&columns[1 + mode as usize]));
-        let acce = combine(ac, ce, |ac, ce| ac - ce);
-        let aero = combine(ae, ro, |ae, ro| ae - ro);
+        // Wrapping, as a null slot may hold anything; valid scores are far from the ends of an i16.
+        let acce = combine(ac, ce, i16::wrapping_sub);
+        let aero = combine(ae, ro, i16::wrapping_sub);
         // (AC+RO) − (AE+CE) and (AC+AE) − (CE+RO), regrouped around the two differences above.
-        let assimilation = combine(&acce, &aero, |acce, aero| acce - aero);
-        let converging = combine(&acce, &aero, |acce, aero| acce + aero);
-        let balance_acce = acce.iter().map(|acce| (acce - self.median_acce).abs()).collect();
-        let balance_aero = aero.iter().map(|aero| (aero - self.median_aero).abs()).collect();
-        let intensity = combine(&acce, &aero, |acce, aero| acce.abs() + aero.abs());
+        let assimilation = combine(&acce, &aero, i16::wrapping_sub);
+        let converging = combine(&acce, &aero, i16::wrapping_add);
+        let distance = |score: &i16, median| score.wrapping_sub(median).wrapping_abs();
+        let balance_acce = acce.iter().map(|acce| distance(acce, self.median_acce)).collect();
+        let balance_aero = aero.iter().map(|aero| distance(aero, self.median_aero)).collect();
+        let intensity = combine(&acce, &aero, |acce, aero| acce.wrapping_abs().wrapping_add(aero.wrapping_abs()));
         let added = [acce, aero, assimilation, converging, balance_acce, balance_aero, intensity];
         Ok(added.map(|scores| primitive::<Int16Type>(scores, nulls.as_ref())).to_vec())
     }

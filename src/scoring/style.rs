@@ -59,8 +59,9 @@ impl Stage for Style {
             .iter()
             .zip(aero)
             .map(|(&acce, &aero)| {
+                // A null slot may hold scores outside the grid: any style will do for it.
                 let cell = (i32::from(acce) - self.acce.lowest) * width + (i32::from(aero) - self.aero.lowest);
-                self.grid[cell as usize]
+                self.grid.get(cell as usize).copied().unwrap_or_default()
             })
             .unzip();
         let column = |keys| dictionary(keys, nulls.as_ref(), &self.names);
