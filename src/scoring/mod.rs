@@ -17,6 +17,9 @@ mod stage;
 mod style;
 mod validate;
 
+#[cfg(test)]
+mod tests;
+
 pub use age::{AgeBands, completed_years};
 pub use combinations::Combinations;
 pub use flags::{FLAG_NAMES, Flags};
