@@ -117,11 +117,12 @@ pub fn documented_type(data_type: &DataType) -> DataType {
     }
 }
 
-/// The schema under which a plan's rows are written: each field with its documented type.
+/// The schema under which a plan's rows are written: each field with its documented type, and nullable whether or not the
+/// input was, so that results of different inputs go together. Only `ok` is never null.
 pub fn documented_schema(schema: &Schema) -> Schema {
     let fields = schema.fields().iter().map(|field| {
         let data_type = documented_type(field.data_type());
-        field.as_ref().clone().with_data_type(data_type)
+        field.as_ref().clone().with_data_type(data_type).with_nullable(field.name() != OK)
     });
     Schema::new(fields.collect::<Vec<_>>())
 }

@@ -61,6 +61,11 @@ impl PartEncoder {
         }
     }
 
+    /// How many rows are best encoded at once: lines of text a few at a time, so that the first ones are soon on their way.
+    pub fn rows_at_once(&self) -> usize {
+        if self.format.is_text() { 1_024 } else { usize::MAX }
+    }
+
     /// Encodes a batch, and returns what is ready to be appended.
     pub fn encode(&mut self, batch: &RecordBatch) -> Result<Option<Encoded>, RunError> {
         match self.format {

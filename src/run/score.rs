@@ -168,10 +168,14 @@ impl PartWorker {
         let mut batches = self.plan.execute(0, self.job.context.task_ctx())?;
         while let Some(batch) = batches.next().await {
             let batch = self.account_for(batch?)?;
-            if let Some(encoded) = self.encoder.encode(&batch)?
-                && sender.send(Ok(encoded)).await.is_err()
-            {
-                return Ok(());
+            let step = self.encoder.rows_at_once();
+            for from in (0..batch.num_rows()).step_by(step) {
+                let rows = batch.slice(from, step.min(batch.num_rows() - from));
+                if let Some(encoded) = self.encoder.encode(&rows)?
+                    && sender.send(Ok(encoded)).await.is_err()
+                {
+                    return Ok(());
+                }
             }
         }
         drop(batches);
