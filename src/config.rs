@@ -377,7 +377,8 @@ impl Config {
             given = given.merge(Toml::file_exact(file));
         }
         let reserved = [CONFIG_VARIABLE, LOG_VARIABLE].map(|name| name.trim_start_matches(ENV_PREFIX).to_lowercase());
-        let env = Env::prefixed(ENV_PREFIX).filter(move |key| !reserved.iter().any(|reserved| key == reserved.as_str()));
+        let env =
+            Env::prefixed(ENV_PREFIX).filter(move |key| !reserved.iter().any(|reserved| key == reserved.as_str()));
         let given = given.merge(env).merge(flags);
         let profile = given.extract_inner_lossy::<Profile>("profile").ok();
         let figment = Figment::from(Defaults(Settings::defaults(profile))).merge(given);
@@ -402,7 +403,11 @@ impl Config {
                     for (store, keys) in stores {
                         let Value::Dict(_, keys) = keys else { continue };
                         for secret in keys.into_keys() {
-                            shown.push((format!("storage.\"{store}\".{secret}"), "********".to_owned(), origin.clone()));
+                            shown.push((
+                                format!("storage.\"{store}\".{secret}"),
+                                "********".to_owned(),
+                                origin.clone(),
+                            ));
                         }
                     }
                 }
@@ -501,4 +506,3 @@ impl Provider for Flags {
         Ok(Map::from([(figment::Profile::Default, self.0.clone())]))
     }
 }
-

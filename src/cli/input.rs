@@ -13,8 +13,8 @@ use crate::engine::{
 };
 use crate::error::Error;
 use crate::instrument::Instrument;
-use crate::model::session::{AGE_BAND, DATE_OF_BIRTH, STARTED_AT};
 use crate::model::Layout;
+use crate::model::session::{AGE_BAND, DATE_OF_BIRTH, STARTED_AT};
 use crate::norms::{Chain, ImportOptions, NormStore, open_norms};
 
 use crate::storage::Storage;
@@ -89,7 +89,10 @@ pub(super) enum LayoutChoice {
 fn parse_layout(text: &str) -> Result<LayoutChoice, String> {
     match text {
         "auto" => Ok(LayoutChoice::Auto),
-        text => text.parse().map(LayoutChoice::Given).map_err(|_: String| format!("'{text}' is not a layout: auto, wide, packed or long")),
+        text => text
+            .parse()
+            .map(LayoutChoice::Given)
+            .map_err(|_: String| format!("'{text}' is not a layout: auto, wide, packed or long")),
     }
 }
 
@@ -202,4 +205,3 @@ async fn open_sources(
     }
     Ok(sources)
 }
-

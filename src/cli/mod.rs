@@ -47,16 +47,16 @@ configuration or input; 75 temporary failure, worth a retry; 130 or 143 ended by
 enum Command {
     /// Score session files.
     Score(Box<score::ScoreArgs>),
-//@    /// Score one session and show every step.
-//@    Explain(Box<explain::ExplainArgs>),
-//@    /// Import, list, check and query norm tables.
-//@    Norms(norms::NormsArgs),
+    //@    /// Score one session and show every step.
+    //@    Explain(Box<explain::ExplainArgs>),
+    //@    /// Import, list, check and query norm tables.
+    //@    Norms(norms::NormsArgs),
     /// Show or check an instrument definition.
     Instrument(instrument::InstrumentArgs),
-//@    /// Generate sessions or norm tables to try things with.
-//@    Generate(generate::GenerateArgs),
-//@    /// Generate sessions and norms, score them, and show the result.
-//@    Demo(demo::DemoArgs),
+    //@    /// Generate sessions or norm tables to try things with.
+    //@    Generate(generate::GenerateArgs),
+    //@    /// Generate sessions and norms, score them, and show the result.
+    //@    Demo(demo::DemoArgs),
     /// Show settings and where they come from.
     Config(config::ConfigArgs),
 }
@@ -98,20 +98,20 @@ fn run(args: Args) -> Result<(), Error> {
             let config = load(args.flags())?;
             block_on(config.settings.threads, score::score(*args, config))
         }
-//@        Command::Explain(args) => {
-//@            let config = load(args.flags())?;
-//@            block_on(1, explain::explain(*args, config))
-//@        }
-//@        Command::Norms(args) => block_on(1, norms::norms(args, load(Flags::default())?)),
+        //@        Command::Explain(args) => {
+        //@            let config = load(args.flags())?;
+        //@            block_on(1, explain::explain(*args, config))
+        //@        }
+        //@        Command::Norms(args) => block_on(1, norms::norms(args, load(Flags::default())?)),
         Command::Instrument(args) => instrument::instrument(args),
-//@        Command::Generate(args) => {
-//@            let config = load(args.flags())?;
-//@            block_on(config.settings.threads, generate::generate(args, config))
-//@        }
-//@        Command::Demo(args) => {
-//@            let config = load(Flags::default())?;
-//@            block_on(config.settings.threads, demo::demo(args, config))
-//@        }
+        //@        Command::Generate(args) => {
+        //@            let config = load(args.flags())?;
+        //@            block_on(config.settings.threads, generate::generate(args, config))
+        //@        }
+        //@        Command::Demo(args) => {
+        //@            let config = load(Flags::default())?;
+        //@            block_on(config.settings.threads, demo::demo(args, config))
+        //@        }
         Command::Config(args) => config::config(args, &load(Flags::default())?),
     }
 }

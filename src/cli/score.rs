@@ -6,7 +6,6 @@ use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use datafusion::physical_plan::displayable;
 
-
 use crate::cli::input::{NormArgs, Opened, SessionArgs};
 use crate::config::{Config, ErrorPolicy, Flags, ProgressStyle};
 use crate::engine::{FileFormat, InputPart, STDIN, Scoring, unknown_output};
@@ -93,7 +92,6 @@ impl ScoreArgs {
             .set("progress", self.progress)
     }
 }
-
 
 /// Scores sessions.
 pub(super) async fn score(args: ScoreArgs, config: Config) -> Result<(), Error> {

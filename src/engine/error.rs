@@ -83,7 +83,9 @@ pub enum EngineError {
         expected: &'static str,
     },
     /// Two files have one column in two types.
-    #[error("the column '{column}' is {first} in {first_file} and {second} in {second_file}: score them in two runs, or convert one")]
+    #[error(
+        "the column '{column}' is {first} in {first_file} and {second} in {second_file}: score them in two runs, or convert one"
+    )]
     TypesDiffer {
         /// The column.
         column: String,

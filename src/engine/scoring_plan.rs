@@ -81,7 +81,6 @@ impl Scoring {
         }
         Ok(columns)
     }
-
 }
 
 /// Walks the stages backwards from the wanted columns: which of them are needed, and which columns are needed in all.

@@ -8,7 +8,9 @@ use moka::future::Cache;
 use sha2::{Digest, Sha256};
 
 use crate::model::PerScale;
-use crate::model::norm::{ChainScope, DEFAULT_VERSION, GroupId, GroupNorms, PublishedScale, RawRange, ResolvedChain, ResolvedScale};
+use crate::model::norm::{
+    ChainScope, DEFAULT_VERSION, GroupId, GroupNorms, PublishedScale, RawRange, ResolvedChain, ResolvedScale,
+};
 use crate::norms::chains::ChainCache;
 use crate::norms::error::NormError;
 use crate::norms::names::GroupNames;
@@ -99,7 +101,10 @@ impl NormStore {
             chains: ChainCache::new(options.cache_bytes - options.cache_bytes / 4),
             published_chain: Arc::new(resolve(options.scope, Vec::new(), &published_scales)),
             published,
-            published_flat: PerScale::from_fn(|scale| PublishedScale { lowest: published_scales[scale].lowest, percentiles: published_scales[scale].percentiles.clone() }),
+            published_flat: PerScale::from_fn(|scale| PublishedScale {
+                lowest: published_scales[scale].lowest,
+                percentiles: published_scales[scale].percentiles.clone(),
+            }),
             published_scales,
             ranges,
             options,

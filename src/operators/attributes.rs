@@ -95,7 +95,13 @@ enum Source {
     Absent,
     Column(usize),
     /// `age_band` where it is given, else reckoned from the date of birth and the day of the session.
-    AgeBand { given: Option<usize>, birth: usize, days: Vec<usize>, bands: AgeBands, names: Vec<String> },
+    AgeBand {
+        given: Option<usize>,
+        birth: usize,
+        days: Vec<usize>,
+        bands: AgeBands,
+        names: Vec<String>,
+    },
 }
 
 impl Attribute {
@@ -150,7 +156,8 @@ impl Attribute {
                 let days = days.iter().map(|&day| date_of(&columns[day])).collect::<Result<Vec<_>, _>>()?;
                 for (row, id) in ids.iter_mut().enumerate() {
                     if *id == NULL_ID && birth.is_valid(row) {
-                        let day = days.iter().map(|days| days.as_primitive::<Date32Type>()).find(|days| days.is_valid(row));
+                        let day =
+                            days.iter().map(|days| days.as_primitive::<Date32Type>()).find(|days| days.is_valid(row));
                         let band = day.and_then(|days| bands.band(birth.value(row), days.value(row)));
                         *id = band.map_or(NULL_ID, |band| band_ids[usize::from(band)]);
                     }
@@ -167,7 +174,8 @@ fn date_of(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         DataType::Timestamp(_, _) => {
             // Through UTC: a cast from a zoned timestamp to a date takes the zone's local day.
             let utc = cast(column, &DataType::Timestamp(TimeUnit::Second, Some("UTC".into())))?;
-            let days = utc.as_primitive::<TimestampSecondType>().unary::<_, Date32Type>(|s| s.div_euclid(86_400) as i32);
+            let days =
+                utc.as_primitive::<TimestampSecondType>().unary::<_, Date32Type>(|s| s.div_euclid(86_400) as i32);
             Ok(Arc::new(days))
         }
         _ => cast(column, &DataType::Date32),

@@ -151,7 +151,9 @@ impl PercentilesWorker {
             for group in link.groups.len()..link.named(&self.attributes) {
                 let token = link.token(group, &self.attributes);
                 let found = match &token {
-                    Some(token) => self.store.find(token).await.map_err(|error| DataFusionError::External(error.into()))?,
+                    Some(token) => {
+                        self.store.find(token).await.map_err(|error| DataFusionError::External(error.into()))?
+                    }
                     None => None,
                 };
                 self.bytes += found.as_ref().map_or(0, |found| found.norms.bytes());
@@ -204,12 +206,14 @@ impl Link {
             Some([ids]) => ids.iter().map(|id| id.wrapping_sub(1)).collect(),
             Some(columns) => {
                 let mut combination = vec![NULL_ID; columns.len()];
-                (0..rows).map(|row| {
-                    for (slot, ids) in combination.iter_mut().zip(columns) {
-                        *slot = ids[row];
-                    }
-                    self.number(&combination)
-                }).collect()
+                (0..rows)
+                    .map(|row| {
+                        for (slot, ids) in combination.iter_mut().zip(columns) {
+                            *slot = ids[row];
+                        }
+                        self.number(&combination)
+                    })
+                    .collect()
             }
         }
     }

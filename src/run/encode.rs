@@ -70,9 +70,9 @@ impl PartEncoder {
     pub fn encode(&mut self, batch: &RecordBatch) -> Result<Option<Encoded>, RunError> {
         match self.format {
             FileFormat::Parquet => self.encode_row_group(batch),
-            FileFormat::Csv => self.text(batch, |writer, batch| {
-                CsvWriterBuilder::new().with_header(false).build(writer).write(batch)
-            }),
+            FileFormat::Csv => {
+                self.text(batch, |writer, batch| CsvWriterBuilder::new().with_header(false).build(writer).write(batch))
+            }
             FileFormat::Ndjson => self.text(batch, |writer, batch| {
                 let builder = JsonWriterBuilder::new().with_explicit_nulls(true);
                 let mut writer = builder.build::<_, LineDelimited>(writer);

@@ -3,8 +3,8 @@
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::csv::WriterBuilder as CsvWriterBuilder;
 use arrow::array::RecordBatch;
+use arrow::csv::WriterBuilder as CsvWriterBuilder;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::CompressionType;
 use arrow::ipc::writer::{FileWriter as ArrowFileWriter, IpcWriteOptions};
@@ -49,9 +49,7 @@ impl OutputTarget {
             || (!has_extension && matches!(format, None | Some(FileFormat::Parquet)));
         match (is_folder, format, named) {
             (true, None | Some(FileFormat::Parquet), _) => Ok(OutputTarget::Folder(location)),
-            (true, Some(format), _) => {
-                Err(RunError::FolderFormat { target: target.to_owned(), format: format.name() })
-            }
+            (true, Some(format), _) => Err(RunError::FolderFormat { target: target.to_owned(), format: format.name() }),
             (false, Some(format), _) | (false, None, Some((format, _))) => Ok(OutputTarget::File(location, format)),
             (false, None, None) => Err(RunError::UnknownTargetFormat { target: target.to_owned() }),
         }
@@ -104,7 +102,17 @@ impl Output {
         plan_schema: SchemaRef,
         options: RowGroupOptions,
     ) -> Self {
-        Output { storage, target, overwrite, plan_schema, options, finished: Vec::new(), current: None, bytes: 0, rows: 0 }
+        Output {
+            storage,
+            target,
+            overwrite,
+            plan_schema,
+            options,
+            finished: Vec::new(),
+            current: None,
+            bytes: 0,
+            rows: 0,
+        }
     }
 
     /// Bytes written so far.
@@ -253,11 +261,9 @@ impl FileEncoder {
             }
             FileFormat::Ndjson => (FileEncoder::Text, Bytes::new()),
             FileFormat::Arrow => {
-                let options = IpcWriteOptions::default()
-                    .try_with_compression(Some(CompressionType::ZSTD))
-                    .map_err(failed)?;
-                let writer =
-                    ArrowFileWriter::try_new_with_options(buffer.clone(), &schema, options).map_err(failed)?;
+                let options =
+                    IpcWriteOptions::default().try_with_compression(Some(CompressionType::ZSTD)).map_err(failed)?;
+                let writer = ArrowFileWriter::try_new_with_options(buffer.clone(), &schema, options).map_err(failed)?;
                 (FileEncoder::Arrow(writer, buffer.clone()), buffer.take())
             }
         })

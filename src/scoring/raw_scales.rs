@@ -70,7 +70,7 @@ pub(super) fn rank_table(counts: [bool; 4]) -> RankTable {
     for (code, entry) in table.iter_mut().enumerate() {
         let ranks = permutation::RANKS.get(code).copied().unwrap_or([1; 4]);
         for mode in 0..4 {
-            *entry |= u32::from(ranks[mode]) * u32::from(counts[mode]) << (8 * mode);
+            *entry |= (u32::from(ranks[mode]) * u32::from(counts[mode])) << (8 * mode);
         }
     }
     table

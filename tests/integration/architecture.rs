@@ -21,8 +21,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "model", "instrument", "scoring", "generate", "storage", "norms", "operators", "engine", "run", "config",
-            "telemetry", "error",
+            "model",
+            "instrument",
+            "scoring",
+            "generate",
+            "storage",
+            "norms",
+            "operators",
+            "engine",
+            "run",
+            "config",
+            "telemetry",
+            "error",
         ],
     ),
 ];

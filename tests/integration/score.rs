@@ -54,8 +54,9 @@ fn the_packed_layout_gives_identical_scores() {
     let (expected, result) = (scored(&golden("sessions.parquet"), &[]), scored(&packed, &[]));
     assert_eq!(booleans(&result, "ok"), booleans(&expected, "ok"));
     let without_errors = |batch: &RecordBatch| {
-        let kept: Vec<usize> =
-            (0..batch.num_columns()).filter(|&index| !batch.schema().field(index).name().starts_with("error")).collect();
+        let kept: Vec<usize> = (0..batch.num_columns())
+            .filter(|&index| !batch.schema().field(index).name().starts_with("error"))
+            .collect();
         batch.project(&kept).unwrap()
     };
     assert_eq!(without_errors(&result), without_errors(&expected));
@@ -234,23 +235,31 @@ fn results_on_standard_output_are_data_alone() {
     let text = String::from_utf8(output.get_output().stdout.clone()).unwrap();
     assert_eq!(text.lines().count(), 2_000);
     let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
-    assert_eq!((&first["session_id"], &first["style"], &first["lfi"]), (&1.into(), &"analyzing".into(), &0.83125.into()));
+    assert_eq!(
+        (&first["session_id"], &first["style"], &first["lfi"]),
+        (&1.into(), &"analyzing".into(), &0.83125.into())
+    );
 }
 
 #[test]
 fn unknown_settings_are_refused_with_the_nearest_name() {
     let folder = tempdir().unwrap();
     fs::write(folder.path().join("normstream.toml"), "batch_sise = 100\n").unwrap();
-    let show = |command: &mut assert_cmd::Command| {
-        command.current_dir(folder.path()).args(["config", "show"]).assert()
-    };
-    show(&mut normstream()).code(2).stderr(contains("unknown setting 'batch_sise' in normstream.toml; did you mean 'batch_size'?"));
-    fs::write(folder.path().join("normstream.toml"), "batch_size = 100\n[storage.\"s3://b\"]\nsecret_access_key = \"s3cr3t\"\n")
-        .unwrap();
+    let show = |command: &mut assert_cmd::Command| command.current_dir(folder.path()).args(["config", "show"]).assert();
+    show(&mut normstream())
+        .code(2)
+        .stderr(contains("unknown setting 'batch_sise' in normstream.toml; did you mean 'batch_size'?"));
+    fs::write(
+        folder.path().join("normstream.toml"),
+        "batch_size = 100\n[storage.\"s3://b\"]\nsecret_access_key = \"s3cr3t\"\n",
+    )
+    .unwrap();
     show(normstream().env("NORMSTREAM_THREADS", "3"))
         .success()
         .stdout(contains("normstream.toml").and(contains("environment")).and(contains("s3cr3t").not()));
-    show(normstream().env("NORMSTREAM_THREADS", "0")).code(2).stderr(contains("threads is 0: it must be from 1 to 1024"));
+    show(normstream().env("NORMSTREAM_THREADS", "0"))
+        .code(2)
+        .stderr(contains("threads is 0: it must be from 1 to 1024"));
 }
 
 /// The golden sessions in other formats and layouts, written with the Arrow libraries.

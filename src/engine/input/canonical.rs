@@ -29,9 +29,7 @@ impl ColumnNames {
 pub(super) fn rank_columns(layout: Layout, instrument: &Instrument) -> Vec<String> {
     let items = session::items(instrument.style_items, instrument.contexts.len());
     match layout {
-        Layout::Wide => {
-            items.flat_map(|(part, item)| Mode::ALL.map(|mode| wide_column(part, item, mode))).collect()
-        }
+        Layout::Wide => items.flat_map(|(part, item)| Mode::ALL.map(|mode| wide_column(part, item, mode))).collect(),
         Layout::Packed => items.map(|(part, item)| packed_column(part, item)).collect(),
         Layout::Long => [PART, ITEM, MODE, RANK].map(str::to_owned).to_vec(),
     }
@@ -84,7 +82,9 @@ pub struct CanonicalColumns {
 impl CanonicalColumns {
     /// The columns as a schema.
     pub fn schema(&self) -> Schema {
-        Schema::new(self.columns.iter().map(|(name, data_type)| Field::new(name, data_type.clone(), true)).collect::<Vec<_>>())
+        Schema::new(
+            self.columns.iter().map(|(name, data_type)| Field::new(name, data_type.clone(), true)).collect::<Vec<_>>(),
+        )
     }
 
     /// The type of a column.

@@ -39,7 +39,9 @@ pub async fn discover(
         let whole = location.list_files().await?;
         let is_file = matches!(whole.as_slice(), [only] if only.location == location.path);
         if is_file {
-            found.extend(whole.into_iter().map(|meta| identify(&location, meta, format)).collect::<Result<Vec<_>, _>>()?);
+            found.extend(
+                whole.into_iter().map(|meta| identify(&location, meta, format)).collect::<Result<Vec<_>, _>>()?,
+            );
         } else if whole.is_empty() && input.contains(SPECIAL) {
             for meta in matching(storage, input).await? {
                 found.push(identify(&location, meta, format)?);

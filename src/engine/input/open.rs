@@ -183,10 +183,7 @@ impl SessionInput {
 }
 
 /// The schema that a file states or shows in its first rows.
-async fn read_schema(
-    context: &SessionContext,
-    found: &FoundFile,
-) -> Result<(SchemaRef, Vec<RowGroup>), EngineError> {
+async fn read_schema(context: &SessionContext, found: &FoundFile) -> Result<(SchemaRef, Vec<RowGroup>), EngineError> {
     let unreadable = |source: DataFusionError| EngineError::Unreadable {
         file: found.location.to_string(),
         format: found.format.name(),
@@ -208,9 +205,8 @@ async fn read_schema(
             return Ok((Arc::new(schema), row_groups(&metadata)));
         }
         FileFormat::Csv => {
-            let format = CsvFormat::default()
-                .with_has_header(true)
-                .with_file_compression_type(found.compression.into());
+            let format =
+                CsvFormat::default().with_has_header(true).with_file_compression_type(found.compression.into());
             format.infer_schema(&state, store, objects).await
         }
         FileFormat::Ndjson => {
@@ -246,9 +242,7 @@ fn reading_schema(raw: &SchemaRef, format: FileFormat, options: &InputOptions, r
                     text_type(&name, ranks.contains(&name), format == FileFormat::Csv, field.data_type())
                 }
                 // Attributes of few values are strings in dictionary pages: read as dictionaries, they cost no string a row.
-                FileFormat::Parquet
-                    if options.attributes.contains(&name) && *field.data_type() == DataType::Utf8 =>
-                {
+                FileFormat::Parquet if options.attributes.contains(&name) && *field.data_type() == DataType::Utf8 => {
                     DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
                 }
                 _ => field.data_type().clone(),
@@ -280,7 +274,8 @@ fn merge_columns(
     for (name, data_type) in other.columns {
         match columns.iter_mut().find(|(column, _)| *column == name) {
             None => {
-                let before_ranks = columns.iter().position(|(column, _)| ranks.contains(column)).unwrap_or(columns.len());
+                let before_ranks =
+                    columns.iter().position(|(column, _)| ranks.contains(column)).unwrap_or(columns.len());
                 columns.insert(before_ranks, (name, data_type));
             }
             Some((_, first)) if ranks.contains(&name) || same_values(first, &data_type) => {}

@@ -29,7 +29,12 @@ impl SessionInput {
     /// of [`SessionInput::columns`]; ranks have the file's own type.
     ///
     /// The plan is meant to be executed once and as it is: not sent through a physical optimizer, which would cut it again.
-    pub fn scan(&self, context: &SessionContext, part: &InputPart, needed: &[String]) -> Result<Arc<dyn ExecutionPlan>> {
+    pub fn scan(
+        &self,
+        context: &SessionContext,
+        part: &InputPart,
+        needed: &[String],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = &part.file.schema;
         let mut projection: Vec<usize> =
             needed.iter().filter_map(|name| schema.index_of(self.options.names.in_file(name)).ok()).collect();
@@ -76,7 +81,9 @@ impl SessionInput {
 fn column_type(columns: &CanonicalColumns, file: &SessionFile, in_file: &str, name: &str) -> DataType {
     let own = file.schema.field_with_name(in_file).map(|field| field.data_type().clone());
     match (columns.data_type(name), own) {
-        (Some(wanted), Ok(own)) if wanted.is_numeric() && own.is_numeric() && name != SESSION_ID && name != USER_ID => own,
+        (Some(wanted), Ok(own)) if wanted.is_numeric() && own.is_numeric() && name != SESSION_ID && name != USER_ID => {
+            own
+        }
         (Some(wanted), _) => wanted.clone(),
         (None, own) => own.unwrap_or(DataType::Null),
     }
@@ -87,11 +94,7 @@ fn blank_as_null(text: Expr) -> Result<Expr> {
     case(blank).when(lit(true), lit(ScalarValue::Utf8(None))).otherwise(text)
 }
 
-fn file_scan(
-    context: &SessionContext,
-    part: &InputPart,
-    projection: Vec<usize>,
-) -> Result<Arc<dyn ExecutionPlan>> {
+fn file_scan(context: &SessionContext, part: &InputPart, projection: Vec<usize>) -> Result<Arc<dyn ExecutionPlan>> {
     let Source::File(found) = &part.file.source else { unreachable!("only files are scanned as files") };
     let schema = Arc::clone(&part.file.schema);
     let source: Arc<dyn FileSource> = match found.format {

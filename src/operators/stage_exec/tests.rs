@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use arrow::array::{Array, AsArray, Int32Array};
+use arrow::array::{AsArray, Int32Array};
 use arrow::datatypes::{DataType, Field, Int32Type};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::physical_plan::displayable;
@@ -98,7 +98,8 @@ fn a_column_of_the_wrong_type_is_named_when_the_plan_is_built() {
 
 #[test]
 fn a_column_that_is_there_already_is_not_added_again() {
-    let error = StageExec::try_new(Arc::new(double(memory(&[vec![]]))), Arc::new(PureStage(Arc::new(Double)))).unwrap_err();
+    let error =
+        StageExec::try_new(Arc::new(double(memory(&[vec![]]))), Arc::new(PureStage(Arc::new(Double)))).unwrap_err();
     assert!(error.to_string().contains("adds the column 'double', which the input has already"), "{error}");
 }
 
@@ -139,7 +140,8 @@ fn the_plan_shows_the_stage_and_what_it_adds() {
 #[test]
 fn other_children_are_taken_with_their_own_properties() {
     let one: Arc<dyn ExecutionPlan> = Arc::new(double(memory(&[vec![]])));
-    let two = one.with_new_children(vec![memory(&[vec![], vec![], vec![]])]).unwrap();
+    let recompute = || ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+    let two = one.replace_children(vec![memory(&[vec![], vec![], vec![]])], recompute()).unwrap();
     assert_eq!(two.properties().output_partitioning().partition_count(), 3);
-    assert!(two.with_new_children(vec![]).is_err());
+    assert!(two.replace_children(vec![], recompute()).is_err());
 }
