@@ -48,7 +48,7 @@ impl Pipeline {
 
     fn plan(&self) -> Arc<dyn ExecutionPlan> {
         let schema = self.sessions[0].schema();
-        let input = MemorySourceConfig::try_new_exec(&[self.sessions.clone()], schema, None).unwrap();
+        let input = MemorySourceConfig::try_new_exec(std::slice::from_ref(&self.sessions), schema, None).unwrap();
         self.scoring.plan(input, &Scoring::output_columns(&[]).unwrap()).unwrap()
     }
 

@@ -190,7 +190,7 @@ async fn open_sources(
     for input in &sessions.inputs {
         if input != STDIN {
             let found = discover(storage, std::slice::from_ref(input), sessions.input_format).await?;
-            sources.extend(found.into_iter().map(Source::File));
+            sources.extend(found.into_iter().map(Box::new).map(Source::File));
             continue;
         }
         match StdinInput::open(sessions.input_format).await? {
@@ -198,7 +198,7 @@ async fn open_sources(
             StdinInput::Spooled(file, format) => {
                 let path = file.path().display().to_string();
                 let found = discover(storage, std::slice::from_ref(&path), Some(format)).await?;
-                sources.extend(found.into_iter().map(Source::File));
+                sources.extend(found.into_iter().map(Box::new).map(Source::File));
                 *spooled = Some(file);
             }
         }

@@ -166,10 +166,12 @@ impl Output {
         }
         let sink = match &self.target {
             OutputTarget::Stdout(_) => Sink::Stdout(tokio::io::stdout()),
-            OutputTarget::File(location, _) => Sink::Upload(self.storage.upload(location, self.overwrite).await?),
+            OutputTarget::File(location, _) => {
+                Sink::Upload(Box::new(self.storage.upload(location, self.overwrite).await?))
+            }
             OutputTarget::Folder(folder) => {
                 let location = folder.child(&format!("part-{:05}.parquet", self.finished.len()));
-                Sink::Upload(self.storage.upload(&location, self.overwrite).await?)
+                Sink::Upload(Box::new(self.storage.upload(&location, self.overwrite).await?))
             }
         };
         let (writer, head) = FileEncoder::new(self.target.format(), &self.plan_schema, &self.options)?;
@@ -184,7 +186,7 @@ impl Output {
         self.bytes += tail.len() as u64;
         sink.send(tail).await?;
         match sink {
-            Sink::Upload(upload) => self.finished.push(upload),
+            Sink::Upload(upload) => self.finished.push(*upload),
             Sink::Stdout(mut stdout) => stdout.flush().await.map_err(stdout_error)?,
         }
         Ok(())
@@ -211,7 +213,7 @@ impl OpenFile {
 
 enum Sink {
     Stdout(tokio::io::Stdout),
-    Upload(Upload),
+    Upload(Box<Upload>),
 }
 
 impl Sink {
@@ -238,9 +240,9 @@ fn stdout_error(error: io::Error) -> RunError {
 
 /// Turns encoded rows into the bytes of one file, in order.
 enum FileEncoder {
-    Parquet(ParquetFile<Buffer>, Buffer),
+    Parquet(Box<ParquetFile<Buffer>>, Buffer),
     Text,
-    Arrow(ArrowFileWriter<Buffer>, Buffer),
+    Arrow(Box<ArrowFileWriter<Buffer>>, Buffer),
 }
 
 impl FileEncoder {
@@ -252,7 +254,7 @@ impl FileEncoder {
         Ok(match format {
             FileFormat::Parquet => {
                 let file = ParquetFile::try_new(buffer.clone(), plan_schema, options)?;
-                (FileEncoder::Parquet(file, buffer.clone()), buffer.take())
+                (FileEncoder::Parquet(Box::new(file), buffer.clone()), buffer.take())
             }
             FileFormat::Csv => {
                 let empty = RecordBatch::new_empty(Arc::new(schema));
@@ -264,7 +266,7 @@ impl FileEncoder {
                 let options =
                     IpcWriteOptions::default().try_with_compression(Some(CompressionType::ZSTD)).map_err(failed)?;
                 let writer = ArrowFileWriter::try_new_with_options(buffer.clone(), &schema, options).map_err(failed)?;
-                (FileEncoder::Arrow(writer, buffer.clone()), buffer.take())
+                (FileEncoder::Arrow(Box::new(writer), buffer.clone()), buffer.take())
             }
         })
     }

@@ -46,7 +46,7 @@ pub struct InputOptions {
 #[derive(Debug)]
 pub enum Source {
     /// A file of a store.
-    File(FoundFile),
+    File(Box<FoundFile>),
     /// Standard input, as a stream of text.
     Stdin(Arc<StdinStream>),
 }

@@ -193,7 +193,7 @@ impl PartitionStream for StdinPartition {
 }
 
 enum Decoder {
-    Csv(arrow::csv::reader::Decoder),
+    Csv(Box<arrow::csv::reader::Decoder>),
     Json(arrow::json::reader::Decoder),
 }
 
@@ -203,7 +203,7 @@ impl Decoder {
         Ok(match format {
             FileFormat::Csv => {
                 let builder = arrow::csv::ReaderBuilder::new(schema).with_header(true).with_batch_size(batch_size);
-                Decoder::Csv(builder.build_decoder())
+                Decoder::Csv(Box::new(builder.build_decoder()))
             }
             _ => Decoder::Json(arrow::json::ReaderBuilder::new(schema).with_batch_size(batch_size).build_decoder()?),
         })
