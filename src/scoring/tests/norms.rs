@@ -17,6 +17,9 @@ use crate::scoring::{ChainLink, NO_GROUP, PercentileInputs, Percentiles};
 
 type Rows = BTreeMap<(Scale, i64), f64>;
 
+/// A raw score of a scale and its percentile.
+pub(super) type NormRow = (Scale, i64, f64);
+
 /// The rows of a norm table, each chain's group names, and what the kernel needs of both.
 pub(super) struct Norms {
     pub(super) rows: NormRows,
@@ -34,8 +37,8 @@ impl Norms {
     }
 
     /// Norms of groups named in full; the published table says 50 to everything.
-    pub(super) fn of_groups(groups: &[(&str, &[(Scale, i64, f64)])]) -> Norms {
-        let rows = |rows: &[(Scale, i64, f64)]| rows.iter().map(|&(scale, raw, p)| ((scale, raw), p)).collect();
+    pub(super) fn of_groups(groups: &[(&str, &[NormRow])]) -> Norms {
+        let rows = |rows: &[NormRow]| rows.iter().map(|&(scale, raw, p)| ((scale, raw), p)).collect();
         let published = Scale::ALL.into_iter().map(|scale| (scale, BTreeMap::from([(0, 50.0)])));
         Norms::new(NormRows {
             groups: groups.iter().map(|(name, norms)| ((*name).to_owned(), rows(norms))).collect(),
