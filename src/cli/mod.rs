@@ -2,7 +2,7 @@
 
 mod config;
 //@mod demo;
-//@mod explain;
+mod explain;
 //@mod generate;
 mod input;
 mod instrument;
@@ -47,8 +47,8 @@ configuration or input; 75 temporary failure, worth a retry; 130 or 143 ended by
 enum Command {
     /// Score session files.
     Score(Box<score::ScoreArgs>),
-    //@    /// Score one session and show every step.
-    //@    Explain(Box<explain::ExplainArgs>),
+    /// Score one session and show every step.
+    Explain(Box<explain::ExplainArgs>),
     //@    /// Import, list, check and query norm tables.
     //@    Norms(norms::NormsArgs),
     /// Show or check an instrument definition.
@@ -98,10 +98,10 @@ fn run(args: Args) -> Result<(), Error> {
             let config = load(args.flags())?;
             block_on(config.settings.threads, score::score(*args, config))
         }
-        //@        Command::Explain(args) => {
-        //@            let config = load(args.flags())?;
-        //@            block_on(1, explain::explain(*args, config))
-        //@        }
+        Command::Explain(args) => {
+            let config = load(args.flags())?;
+            block_on(1, explain::explain(*args, config))
+        }
         //@        Command::Norms(args) => block_on(1, norms::norms(args, load(Flags::default())?)),
         Command::Instrument(args) => instrument::instrument(args),
         //@        Command::Generate(args) => {

@@ -29,7 +29,7 @@ pub struct Scoring {
 
 impl Scoring {
     /// The stages, in order, for sessions with the columns of `input`.
-    fn stages(&self, input: &Schema) -> Vec<Arc<dyn PlanStage>> {
+    pub fn stages(&self, input: &Schema) -> Vec<Arc<dyn PlanStage>> {
         let pure = |stage: Arc<dyn Stage>| Arc::new(PureStage(stage)) as Arc<dyn PlanStage>;
         vec![
             pure(Arc::new(Validate::new(&self.instrument, self.layout))),

@@ -8,8 +8,10 @@ mod attributes;
 mod norm_lookup;
 mod percentiles;
 pub mod row_group;
+mod session_chain;
 mod stage_exec;
 
 pub use norm_lookup::NormContext;
 pub use percentiles::PercentilesStage;
+pub use session_chain::{ChainEntry, session_chain};
 pub use stage_exec::{PlanStage, PureStage, StageExec, StageWorker};

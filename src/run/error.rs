@@ -63,6 +63,24 @@ pub enum RunError {
         /// Which session.
         place: String,
     },
+    /// The input has no session of this id.
+    #[error("no session of {input} has the session_id {session_id}: {sessions} were looked at")]
+    NoSuchSession {
+        /// The id that was asked for.
+        session_id: String,
+        /// The input.
+        input: String,
+        /// How many sessions the input has.
+        sessions: u64,
+    },
+    /// An id that no session of the input can have.
+    #[error("the session ids of {input} are integers, and '{session_id}' is none")]
+    SessionIdNotAnInteger {
+        /// The id that was asked for.
+        session_id: String,
+        /// The input.
+        input: String,
+    },
     /// A worker of the run panicked; the panic's message is on stderr.
     #[error("a worker of the run ended unexpectedly")]
     Worker,

@@ -2,6 +2,7 @@
 
 mod encode;
 mod error;
+pub mod explain;
 mod memory;
 mod output;
 mod profile;
