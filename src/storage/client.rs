@@ -9,12 +9,12 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::http::HttpBuilder;
-use object_store::local::LocalFileSystem;
-use object_store::memory::InMemory;
-use object_store::{ClientConfigKey, ObjectStore};
+use object_store::{ClientConfigKey, ClientOptions, HeaderMap, HeaderValue, ObjectStore, RetryConfig};
+use reqwest::header::AUTHORIZATION;
 use url::Url;
 
-use crate::storage::{Result, Scheme, StorageError};
+use crate::storage::http::{Connector, Wire};
+use crate::storage::{Result, Scheme, StorageError, http_client};
 
 /// The keys of one store's section, as they stand in the config.
 pub(crate) type Section = BTreeMap<String, String>;
@@ -95,6 +95,11 @@ const AZURE_KEYS: [&str; 20] = [
     "use_emulator",
 ];
 
+/// The whole header `Authorization` of requests to a web server.
+const AUTHORIZATION_KEY: &str = "authorization";
+
+const HTTP_KEYS: [&str; 1] = [AUTHORIZATION_KEY];
+
 /// Whether every key of `section` means something to a store of this kind.
 pub(crate) fn check_keys(store: &str, scheme: Scheme, section: &Section) -> Result<()> {
     for key in section.keys() {
@@ -103,10 +108,11 @@ pub(crate) fn check_keys(store: &str, scheme: Scheme, section: &Section) -> Resu
             Scheme::S3 => (AmazonS3ConfigKey::from_str(&name).is_ok(), &S3_KEYS),
             Scheme::Gcs => (GoogleConfigKey::from_str(&name).is_ok(), &GCS_KEYS),
             Scheme::Azure => (AzureConfigKey::from_str(&name).is_ok(), &AZURE_KEYS),
-            Scheme::Http => (ClientConfigKey::from_str(&name).is_ok(), &[]),
+            Scheme::Http => (ClientConfigKey::from_str(&name).is_ok() || name == AUTHORIZATION_KEY, &HTTP_KEYS),
             Scheme::Local | Scheme::Memory => (false, &[]),
         };
-        if !known {
+        // How many connections are kept is the pool's matter.
+        if !known || name.contains("pool_max_idle_per_host") {
             let shared: &[&str] = if scheme.is_remote() { &CLIENT_KEYS } else { &[] };
             let nearest = names
                 .iter()
@@ -122,18 +128,23 @@ pub(crate) fn check_keys(store: &str, scheme: Scheme, section: &Section) -> Resu
 }
 
 /// The client of the store at `store_url`; makes no request. `environment` may hold anything: only the cloud's own
-/// variables are used, and `section` is stronger.
+/// variables are used, and `section` is stronger. Nothing is retried above `wire`.
 pub(crate) fn build(
     scheme: Scheme,
     store_url: &Url,
     section: &Section,
     environment: &[(String, String)],
+    wire: &Arc<Wire>,
 ) -> Result<Arc<dyn ObjectStore>> {
     let store = name_of(store_url);
     let failed = |source| StorageError::Client { store: store.clone(), source };
+    let connector = Connector(Arc::clone(wire));
+    let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
     match scheme {
-        Scheme::Local => Ok(Arc::new(LocalFileSystem::new())),
-        Scheme::Memory => Ok(Arc::new(InMemory::new())),
+        Scheme::Local | Scheme::Memory => {
+            let scheme = store_url.scheme().to_owned();
+            Err(StorageError::UnsupportedScheme { target: store, scheme })
+        }
         Scheme::S3 => {
             let mut builder = AmazonS3Builder::new();
             for (key, value) in settings(scheme, section, environment) {
@@ -143,7 +154,8 @@ pub(crate) fn build(
             for endpoint in [AmazonS3ConfigKey::Endpoint, AmazonS3ConfigKey::S3Endpoint] {
                 refuse_plain_http(&store, builder.get_config_value(&endpoint), allow_http.as_deref())?;
             }
-            Ok(Arc::new(builder.with_url(store_url.as_str()).build().map_err(failed)?))
+            let builder = builder.with_url(store_url.as_str()).with_retry(retry).with_http_connector(connector);
+            Ok(Arc::new(builder.build().map_err(failed)?))
         }
         Scheme::Gcs => {
             let mut builder = GoogleCloudStorageBuilder::new();
@@ -153,7 +165,8 @@ pub(crate) fn build(
             let allow_http = builder.get_config_value(&GoogleConfigKey::Client(ClientConfigKey::AllowHttp));
             let endpoint = builder.get_config_value(&GoogleConfigKey::BaseUrl);
             refuse_plain_http(&store, endpoint, allow_http.as_deref())?;
-            Ok(Arc::new(builder.with_url(store_url.as_str()).build().map_err(failed)?))
+            let builder = builder.with_url(store_url.as_str()).with_retry(retry).with_http_connector(connector);
+            Ok(Arc::new(builder.build().map_err(failed)?))
         }
         Scheme::Azure => {
             let mut builder = MicrosoftAzureBuilder::new();
@@ -163,19 +176,35 @@ pub(crate) fn build(
             let allow_http = builder.get_config_value(&AzureConfigKey::Client(ClientConfigKey::AllowHttp));
             let endpoint = builder.get_config_value(&AzureConfigKey::Endpoint);
             refuse_plain_http(&store, endpoint, allow_http.as_deref())?;
-            Ok(Arc::new(builder.with_url(store_url.as_str()).build().map_err(failed)?))
-        }
-        Scheme::Http => {
-            // Whoever writes http:// has allowed it.
-            let plain = store_url.scheme() == "http";
-            let mut builder =
-                HttpBuilder::new().with_url(store.as_str()).with_config(ClientConfigKey::AllowHttp, plain.to_string());
-            for (key, value) in settings(scheme, section, environment) {
-                builder = builder.with_config(key, value);
-            }
+            let builder = builder.with_url(store_url.as_str()).with_retry(retry).with_http_connector(connector);
             Ok(Arc::new(builder.build().map_err(failed)?))
         }
+        Scheme::Http => {
+            let mut options = ClientOptions::new();
+            // Whoever writes http:// has allowed it.
+            if store_url.scheme() == "http" {
+                options = options.with_allow_http(true);
+            }
+            for (key, value) in settings(scheme, section, environment) {
+                options = options.with_config(key, value);
+            }
+            if let Some(value) = section.get(AUTHORIZATION_KEY) {
+                let mut value = HeaderValue::from_str(value)
+                    .map_err(|_| StorageError::UnreadableKey { store: store.clone(), key: AUTHORIZATION_KEY })?;
+                value.set_sensitive(true);
+                options = options.with_default_headers(HeaderMap::from_iter([(AUTHORIZATION, value)]));
+            }
+            let builder = HttpBuilder::new().with_url(store.as_str()).with_client_options(options);
+            Ok(Arc::new(builder.with_retry(retry).with_http_connector(connector).build().map_err(failed)?))
+        }
     }
+}
+
+/// The hosts that the environment makes proxies.
+pub(crate) fn proxies(environment: &[(String, String)]) -> Vec<String> {
+    let names = ["http_proxy", "https_proxy", "all_proxy"];
+    let proxy = |(name, _): &&(String, String)| names.contains(&name.to_ascii_lowercase().as_str());
+    environment.iter().filter(proxy).filter_map(|(_, url)| http_client::host(url)).collect()
 }
 
 /// Scheme and authority without a final slash: how a store is named in messages and in the config.
@@ -210,8 +239,7 @@ fn settings<'a, Key: FromStr + 'a>(
 
 fn refuse_plain_http(store: &str, endpoint: Option<String>, allow_http: Option<&str>) -> Result<()> {
     let plain = endpoint.is_some_and(|endpoint| endpoint.to_ascii_lowercase().starts_with("http://"));
-    let allowed = allow_http
-        .is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "true" | "1" | "yes" | "on" | "y"));
+    let allowed = allow_http.and_then(http_client::flag).unwrap_or(false);
     if plain && !allowed {
         return Err(StorageError::PlainHttp { store: store.to_owned() });
     }
@@ -222,6 +250,8 @@ fn refuse_plain_http(store: &str, endpoint: Option<String>, allow_http: Option<&
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::storage::pool::Pool;
+    use crate::storage::{PoolOptions, RetryOptions};
 
     fn section(keys: &[(&str, &str)]) -> Section {
         keys.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -259,7 +289,7 @@ mod tests {
                 check_keys("store", scheme, &section(&[(key, "x")])).unwrap();
             }
         }
-        for key in CLIENT_KEYS {
+        for key in CLIENT_KEYS.iter().chain(&HTTP_KEYS) {
             check_keys("store", Scheme::Http, &section(&[(key, "x")])).unwrap();
         }
     }
@@ -280,9 +310,11 @@ mod tests {
     fn a_plain_http_endpoint_has_to_be_allowed() {
         let url = Url::parse("s3://bucket/").unwrap();
         let plain = [("endpoint", "http://127.0.0.1:9000"), ("access_key_id", "a"), ("secret_access_key", "b")];
-        let error = build(Scheme::S3, &url, &section(&plain), &[]).unwrap_err();
+        let pool = Pool::new("s3://bucket", PoolOptions::default());
+        let wire = Wire::new(pool, RetryOptions::default(), false, Vec::new());
+        let error = build(Scheme::S3, &url, &section(&plain), &[], &wire).unwrap_err();
         assert!(matches!(error, StorageError::PlainHttp { ref store } if store == "s3://bucket"), "{error}");
         let allowed = [plain.as_slice(), &[("allow_http", "true")]].concat();
-        build(Scheme::S3, &url, &section(&allowed), &[]).unwrap();
+        build(Scheme::S3, &url, &section(&allowed), &[], &wire).unwrap();
     }
 }

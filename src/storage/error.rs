@@ -2,7 +2,10 @@
 
 use std::error::Error;
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
+
+use crate::storage::HttpFailure;
 
 /// A result of storage.
 pub type Result<T, E = StorageError> = std::result::Result<T, E>;
@@ -18,6 +21,10 @@ pub enum StorageError {
     /// A store's section has a key that means nothing to this kind of store.
     #[error("[storage.\"{store}\"] has the unknown key {key}{}", did_you_mean(nearest))]
     UnknownKey { store: String, key: String, nearest: Option<String> },
+
+    /// A store's section has a value that cannot be used. It is not repeated: it may be secret.
+    #[error("[storage.\"{store}\"] has a value of {key} that cannot be used")]
+    UnreadableKey { store: String, key: &'static str },
 
     /// A name such as `ftp://host/file`.
     #[error(
@@ -72,6 +79,22 @@ pub enum StorageError {
     #[error("{target}: cannot {operation}: {source}")]
     Store { target: String, operation: &'static str, source: object_store::Error },
 
+    /// The object is not the one it was when reading began.
+    #[error(
+        "{target} changed while it was read: its ETag was {}, now it is {}; run again once nobody writes it any more",
+        tag(expected),
+        tag(found)
+    )]
+    Changed { target: String, expected: Option<String>, found: Option<String> },
+
+    /// A body with too few or too many bytes that could not be read on.
+    #[error("{target}: {what} (bytes {} to {} are missing)", missing.start, missing.end)]
+    BrokenBody { target: String, what: &'static str, missing: Range<u64> },
+
+    /// No usable answer over HTTP.
+    #[error("{target}: cannot {operation}: {source}")]
+    Http { target: String, operation: &'static str, source: HttpFailure },
+
     /// The blocking thread of a local write died.
     #[error("{target}: writing stopped: {source}")]
     Interrupted { target: String, source: tokio::task::JoinError },
@@ -92,6 +115,9 @@ impl StorageError {
     /// Names `target` and `operation` in an error of `object_store`, and takes the errors of our own out of it.
     pub fn of_store(target: impl Into<String>, operation: &'static str, error: object_store::Error) -> Self {
         let target = target.into();
+        if let Some(failure) = HttpFailure::find(&error) {
+            return Self::Http { target, operation, source: failure.clone() };
+        }
         match error {
             object_store::Error::Generic { source, store } => match source.downcast::<StorageError>() {
                 Ok(own) => *own,
@@ -128,6 +154,8 @@ impl StorageError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::PoolTimeout { .. } | Self::Interrupted { .. } | Self::UploadBroken { .. } => true,
+            Self::BrokenBody { .. } => true,
+            Self::Http { source, .. } => matches!(source, HttpFailure::GivenUp { .. } | HttpFailure::Silent(_)),
             Self::Store { source, .. } => {
                 matches!(source, object_store::Error::Generic { .. } | object_store::Error::JoinError { .. })
             }
@@ -149,6 +177,10 @@ impl From<StorageError> for object_store::Error {
     fn from(error: StorageError) -> Self {
         object_store::Error::Generic { store: "normstream", source: Box::new(error) }
     }
+}
+
+fn tag(tag: &Option<String>) -> &str {
+    tag.as_deref().unwrap_or("none")
 }
 
 fn did_you_mean(nearest: &Option<String>) -> String {

@@ -6,20 +6,33 @@
 //!
 //! Not here: file formats, tables, and what the files mean.
 
+mod adaptive;
+mod body;
 mod client;
 mod error;
+mod health;
+mod http;
+mod http_client;
+mod listing;
 mod local_upload;
 mod location;
 mod options;
+mod pinned;
+mod pool;
+mod pooled_store;
+mod redirect;
 mod registry;
+mod retry;
 mod status;
 mod target;
 mod upload;
 
 pub use error::{Result, StorageError};
+pub use http::HttpFailure;
 pub use location::Location;
 pub use options::{PoolMode, PoolOptions, RetryOptions, StorageOptions, UploadOptions};
+pub use pinned::Pinned;
 pub use registry::Storage;
-pub use status::PoolStatus;
+pub use status::{Histogram, Operation, PoolStatus};
 pub use target::Scheme;
 pub use upload::{Upload, Written};

@@ -2,15 +2,25 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use crate::storage::client::{self, Section};
+use crate::storage::health::{Health, PATIENCE as PING_PATIENCE, Ping};
+use crate::storage::http::Wire;
+use crate::storage::pool::Pool;
+use crate::storage::pooled_store::PooledStore;
 use crate::storage::target::{Target, store_url};
-use crate::storage::{Location, PoolStatus, Result, Scheme, StorageError, StorageOptions, Upload, Written};
+use crate::storage::{
+    HttpFailure, Location, PoolStatus, Result, Scheme, StorageError, StorageOptions, Upload, Written,
+};
 
 /// All stores of a process. Cheap to clone; every clone shares the same clients.
 ///
@@ -25,7 +35,13 @@ struct Shared {
     options: StorageOptions,
     sections: BTreeMap<String, Section>,
     environment: Vec<(String, String)>,
-    stores: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
+    stores: Mutex<HashMap<String, Entry>>,
+}
+
+/// A store, and the pool it stands behind if it is another machine.
+struct Entry {
+    store: Arc<dyn ObjectStore>,
+    pool: Option<Arc<Pool>>,
 }
 
 impl Storage {
@@ -80,29 +96,73 @@ impl Storage {
         upload.commit().await
     }
 
-    /// The pools that exist, by name.
+    /// Puts `store` in the place of the one `url` would give, behind a pool like the others. For stores of one's own, and
+    /// for tests that put a faulty one underneath.
+    pub fn register(&self, url: &Url, store: Arc<dyn ObjectStore>) {
+        let name = client::name_of(&store_url(url));
+        let pool = Pool::new(&name, self.0.options.pool.clone());
+        let scheme = Scheme::of(url.scheme()).unwrap_or(Scheme::Memory);
+        let pooled = PooledStore::new(store, scheme, Arc::clone(&pool), self.0.options.retry.clone(), None);
+        self.stores().insert(name, Entry { store: Arc::new(pooled), pool: Some(pool) });
+    }
+
+    /// Asks the store of `at` once for something, without retries, and says how long the answer took. That the object does
+    /// not exist is an answer; that access is denied is an error.
+    pub async fn ping(&self, at: &Location) -> Result<Duration> {
+        let started = Instant::now();
+        let head = timeout(PING_PATIENCE, at.store.get_opts(&at.path, Ping::default().request())).await;
+        let elapsed = started.elapsed();
+        match head {
+            Ok(Ok(_) | Err(object_store::Error::NotFound { .. })) => Ok(elapsed),
+            Ok(Err(error)) => Err(at.error("reach it", error)),
+            Err(_) => {
+                let source = HttpFailure::Silent(elapsed);
+                Err(StorageError::Http { target: at.to_string(), operation: "reach it", source })
+            }
+        }
+    }
+
+    /// The pools that exist, by name. Local files and memory have none.
     pub fn status(&self) -> Vec<PoolStatus> {
-        let stores = self.0.stores.lock().unwrap_or_else(PoisonError::into_inner);
-        let pool = &self.0.options.pool;
-        let mut status: Vec<PoolStatus> = stores
-            .keys()
-            .map(|store| PoolStatus { store: store.clone(), size: pool.size, max_overflow: pool.max_overflow })
-            .collect();
+        let mut status: Vec<PoolStatus> =
+            self.stores().values().filter_map(|entry| entry.pool.as_ref()).map(|pool| pool.status()).collect();
         status.sort_by(|a, b| a.store.cmp(&b.store));
         status
     }
 
     fn store(&self, scheme: Scheme, store_url: &Url) -> Result<Arc<dyn ObjectStore>> {
         let name = client::name_of(store_url);
-        let mut stores = self.0.stores.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(store) = stores.get(&name) {
-            return Ok(Arc::clone(store));
+        let mut stores = self.stores();
+        if let Some(entry) = stores.get(&name) {
+            return Ok(Arc::clone(&entry.store));
+        }
+        let entry = self.entry(scheme, store_url, &name)?;
+        let store = Arc::clone(&entry.store);
+        stores.insert(name, entry);
+        Ok(store)
+    }
+
+    fn entry(&self, scheme: Scheme, store_url: &Url, name: &str) -> Result<Entry> {
+        let Shared { options, sections, environment, .. } = &*self.0;
+        match scheme {
+            // There is nothing to pool, and nothing may be added to the cost of a read.
+            Scheme::Local => return Ok(Entry { store: Arc::new(LocalFileSystem::new()), pool: None }),
+            Scheme::Memory => return Ok(Entry { store: Arc::new(InMemory::new()), pool: None }),
+            Scheme::S3 | Scheme::Gcs | Scheme::Azure | Scheme::Http => {}
         }
         let none = Section::new();
-        let section = self.0.sections.get(&name).unwrap_or(&none);
-        let store = client::build(scheme, store_url, section, &self.0.environment)?;
-        stores.insert(name, Arc::clone(&store));
-        Ok(store)
+        let section = sections.get(name).unwrap_or(&none);
+        let pool = Pool::new(name, options.pool.clone());
+        let proxies = client::proxies(environment);
+        let wire = Wire::new(Arc::clone(&pool), options.retry.clone(), options.allow_private_redirects, proxies);
+        let inner = client::build(scheme, store_url, section, environment, &wire)?;
+        let health = options.pool.pre_ping.then(|| Arc::new(Health::new(Arc::clone(&pool), wire)));
+        let store = PooledStore::new(inner, scheme, Arc::clone(&pool), options.retry.clone(), health);
+        Ok(Entry { store: Arc::new(store), pool: Some(pool) })
+    }
+
+    fn stores(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.0.stores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

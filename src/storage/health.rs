@@ -1,0 +1,94 @@
+//! Checks a store that is new, or was idle for long, before real work meets a dead connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use object_store::path::Path;
+use object_store::{GetOptions, ObjectStore};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use crate::storage::http::Wire;
+use crate::storage::pool::Pool;
+
+/// After so long without a request a connection may have been dropped by something in between, silently.
+const IDLE_FOR_LONG: Duration = Duration::from_secs(60);
+/// How long a living store may take to answer a ping.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// Asked for by pings; nobody expects it to exist.
+const NAME: &str = ".normstream-ping";
+
+/// Marks a request as a ping: it is sent once, whatever comes of it, and told when an answer arrives.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ping(Arc<AtomicBool>);
+
+impl Ping {
+    /// Somebody is there, who may have said no.
+    pub(crate) fn answered(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    /// A HEAD of something, marked as this ping.
+    pub(crate) fn request(&self) -> GetOptions {
+        let mut options = GetOptions { head: true, ..GetOptions::default() };
+        options.extensions.insert(self.clone());
+        options
+    }
+}
+
+/// When a store was last in use, and whether that is too long ago.
+///
+/// A ping never fails the request it goes before: when it gets no answer, the client is rebuilt, and the request goes over a
+/// new connection, with its own retries.
+pub(crate) struct Health {
+    pool: Arc<Pool>,
+    wire: Arc<Wire>,
+    started: Instant,
+    /// Milliseconds after `started`, plus one; 0 is never.
+    last_used: AtomicU64,
+    pinging: Mutex<()>,
+}
+
+impl Health {
+    pub(crate) fn new(pool: Arc<Pool>, wire: Arc<Wire>) -> Self {
+        Self { pool, wire, started: Instant::now(), last_used: AtomicU64::new(0), pinging: Mutex::const_new(()) }
+    }
+
+    /// Returns at once if `store` was used lately. Otherwise one of those who ask pings it, and the others wait for that.
+    pub(crate) async fn check(&self, store: &dyn ObjectStore) {
+        if !self.is_due() {
+            self.touch();
+            return;
+        }
+        let _one = self.pinging.lock().await;
+        if self.is_due() && !self.ping(store).await {
+            self.wire.rebuild();
+            self.ping(store).await;
+        }
+        self.touch();
+    }
+
+    /// Whether `store` gives any answer at all.
+    async fn ping(&self, store: &dyn ObjectStore) -> bool {
+        let ping = Ping::default();
+        // What the answer is does not matter.
+        let _ = timeout(PATIENCE, store.get_opts(&Path::from(NAME), ping.request())).await;
+        let alive = ping.0.load(Relaxed);
+        self.pool.meter.ping(alive);
+        tracing::debug!(store = self.pool.name(), alive, "ping");
+        alive
+    }
+
+    fn is_due(&self) -> bool {
+        match self.last_used.load(Relaxed) {
+            0 => true,
+            used => self.started.elapsed().saturating_sub(Duration::from_millis(used)) >= IDLE_FOR_LONG,
+        }
+    }
+
+    fn touch(&self) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.last_used.store(now + 1, Relaxed);
+    }
+}

@@ -1,0 +1,197 @@
+//! A store that gives objects in the version they had when a run was planned, or an error.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, RenameOptions, Result, coalesce_ranges,
+};
+
+use crate::storage::StorageError;
+
+/// A store in which some objects have a known ETag. Reading one of them gives bytes of that version, or
+/// [`StorageError::Changed`] with both tags. Everything else passes through.
+///
+/// A body that is being read when the object changes is of the old version to its end, or an error.
+pub struct Pinned {
+    inner: Arc<dyn ObjectStore>,
+    name: String,
+    e_tags: HashMap<Path, String>,
+}
+
+impl Pinned {
+    /// Pins objects of `inner` to the versions they were listed with; one without an ETag is not pinned. `name` is the
+    /// store's in errors, such as `s3://bucket`.
+    pub fn new<'a>(
+        inner: Arc<dyn ObjectStore>,
+        name: impl Into<String>,
+        objects: impl IntoIterator<Item = &'a ObjectMeta>,
+    ) -> Self {
+        let tag = |object: &ObjectMeta| Some((object.location.clone(), object.e_tag.clone()?));
+        Self { inner, name: name.into(), e_tags: objects.into_iter().filter_map(tag).collect() }
+    }
+
+    async fn changed(&self, location: &Path, expected: &str) -> object_store::Error {
+        let found = self.inner.head(location).await.ok().and_then(|meta| meta.e_tag);
+        self.changed_to(location, expected, found)
+    }
+
+    fn changed_to(&self, location: &Path, expected: &str, found: Option<String>) -> object_store::Error {
+        let target = format!("{}/{location}", self.name.trim_end_matches('/'));
+        StorageError::Changed { target, expected: Some(expected.to_owned()), found }.into()
+    }
+
+    /// One range, for stores that serve each with a request of its own.
+    async fn range(&self, location: &Path, range: Range<u64>) -> Result<Bytes> {
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        self.get_opts(location, options).await?.bytes().await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl ObjectStore for Pinned {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        self.inner.put_opts(location, payload, opts).await
+    }
+
+    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, mut options: GetOptions) -> Result<GetResult> {
+        let Some(e_tag) = self.e_tags.get(location) else { return self.inner.get_opts(location, options).await };
+        // A weak tag never matches an If-Match; it is compared below.
+        if options.if_match.is_none() && !e_tag.starts_with("W/") {
+            options.if_match = Some(e_tag.clone());
+        }
+        match self.inner.get_opts(location, options).await {
+            Ok(result) if result.meta.e_tag.as_ref() != Some(e_tag) => {
+                Err(self.changed_to(location, e_tag, result.meta.e_tag))
+            }
+            Err(object_store::Error::Precondition { .. }) => Err(self.changed(location, e_tag).await),
+            other => other,
+        }
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let Some(first) = ranges.first() else { return Ok(Vec::new()) };
+        if !self.e_tags.contains_key(location) {
+            return self.inner.get_ranges(location, ranges).await;
+        }
+        // A local file is opened once, and all ranges are read from what was opened.
+        let options = GetOptions { range: Some(GetRange::Bounded(first.clone())), ..GetOptions::default() };
+        let opened = self.get_opts(location, options).await?;
+        if let GetResultPayload::File(mut file, path) = opened.payload {
+            let ranges = ranges.to_vec();
+            let read = tokio::task::spawn_blocking(move || {
+                ranges.into_iter().map(|range| read_range(&mut file, range)).collect::<std::io::Result<Vec<Bytes>>>()
+            });
+            let failed = |source| StorageError::Io { target: path.display().to_string(), operation: "read it", source };
+            return Ok(read.await?.map_err(failed)?);
+        }
+        if let [_] = ranges {
+            return Ok(vec![opened.bytes().await?]);
+        }
+        drop(opened);
+        coalesce_ranges(ranges, |range| self.range(location, range), OBJECT_STORE_COALESCE_DEFAULT).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        self.inner.rename_opts(from, to, options).await
+    }
+}
+
+fn read_range(file: &mut std::fs::File, range: Range<u64>) -> std::io::Result<Bytes> {
+    file.seek(SeekFrom::Start(range.start))?;
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    file.read_exact(&mut bytes)?;
+    Ok(bytes.into())
+}
+
+impl fmt::Display for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pinned({})", self.inner)
+    }
+}
+
+impl fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pinned").field("inner", &self.inner).field("objects", &self.e_tags.len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use object_store::local::LocalFileSystem;
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    async fn changes_under(inner: Arc<dyn ObjectStore>) {
+        let path = Path::from("sessions.csv");
+        inner.put(&path, "0123456789".into()).await.unwrap();
+        let before = inner.head(&path).await.unwrap();
+        let pinned = Pinned::new(Arc::clone(&inner), "s3://bucket/", [&before]);
+        assert_eq!(pinned.get(&path).await.unwrap().bytes().await.unwrap(), "0123456789");
+        assert_eq!(pinned.get_ranges(&path, &[1..3, 8..10]).await.unwrap(), ["12", "89"]);
+        assert_eq!(pinned.get_ranges(&path, std::slice::from_ref(&(4..6))).await.unwrap(), ["45"]);
+
+        inner.put(&path, "something else".into()).await.unwrap();
+        let after = inner.head(&path).await.unwrap().e_tag.unwrap();
+        let expected = format!(
+            "s3://bucket/sessions.csv changed while it was read: its ETag was {}, now it is {after}; run again once nobody \
+             writes it any more",
+            before.e_tag.unwrap()
+        );
+        for error in [
+            pinned.get(&path).await.map(drop).unwrap_err(),
+            pinned.head(&path).await.map(drop).unwrap_err(),
+            pinned.get_ranges(&path, &[1..3, 8..10]).await.map(drop).unwrap_err(),
+        ] {
+            let error = StorageError::find(&error).unwrap();
+            assert_eq!(error.to_string(), expected);
+        }
+        let other = Path::from("other.csv");
+        inner.put(&other, "free".into()).await.unwrap();
+        inner.put(&other, "to change".into()).await.unwrap();
+        assert_eq!(pinned.get_range(&other, 0..2).await.unwrap(), "to");
+    }
+
+    #[tokio::test]
+    async fn a_pinned_object_that_changes_is_an_error_with_both_tags() {
+        changes_under(Arc::new(InMemory::new())).await;
+        let folder = tempfile::tempdir().unwrap();
+        changes_under(Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap())).await;
+    }
+}
