@@ -137,7 +137,7 @@ pub(crate) fn build(
     wire: &Arc<Wire>,
 ) -> Result<Arc<dyn ObjectStore>> {
     let store = name_of(store_url);
-    let failed = |source| StorageError::Client { store: store.clone(), source };
+    let failed = |source| StorageError::Client { store: store.clone(), source: Box::new(source) };
     let connector = Connector(Arc::clone(wire));
     let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
     match scheme {

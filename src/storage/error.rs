@@ -53,7 +53,7 @@ pub enum StorageError {
 
     /// The settings of a store do not make a client.
     #[error("{store}: no client can be made from its settings: {source}")]
-    Client { store: String, source: object_store::Error },
+    Client { store: String, source: Box<object_store::Error> },
 
     /// There is no such object.
     #[error("{target} does not exist")]
@@ -65,7 +65,7 @@ pub enum StorageError {
 
     /// The store does not let us.
     #[error("{target}: access denied while trying to {operation}; check the credentials and their rights: {source}")]
-    Denied { target: String, operation: &'static str, source: object_store::Error },
+    Denied { target: String, operation: &'static str, source: Box<object_store::Error> },
 
     /// A store that can only be read.
     #[error("{target} cannot be written: {scheme}:// is read only here")]
@@ -77,7 +77,7 @@ pub enum StorageError {
 
     /// Any other answer of a store.
     #[error("{target}: cannot {operation}: {source}")]
-    Store { target: String, operation: &'static str, source: object_store::Error },
+    Store { target: String, operation: &'static str, source: Box<object_store::Error> },
 
     /// The object is not the one it was when reading began.
     #[error(
@@ -93,7 +93,7 @@ pub enum StorageError {
 
     /// No usable answer over HTTP.
     #[error("{target}: cannot {operation}: {source}")]
-    Http { target: String, operation: &'static str, source: HttpFailure },
+    Http { target: String, operation: &'static str, source: Box<HttpFailure> },
 
     /// The blocking thread of a local write died.
     #[error("{target}: writing stopped: {source}")]
@@ -116,21 +116,22 @@ impl StorageError {
     pub fn of_store(target: impl Into<String>, operation: &'static str, error: object_store::Error) -> Self {
         let target = target.into();
         if let Some(failure) = HttpFailure::find(&error) {
-            return Self::Http { target, operation, source: failure.clone() };
+            return Self::Http { target, operation, source: Box::new(failure.clone()) };
         }
         match error {
             object_store::Error::Generic { source, store } => match source.downcast::<StorageError>() {
                 Ok(own) => *own,
                 Err(source) => {
-                    Self::Store { target, operation, source: object_store::Error::Generic { source, store } }
+                    let source = Box::new(object_store::Error::Generic { source, store });
+                    Self::Store { target, operation, source }
                 }
             },
             object_store::Error::NotFound { .. } => Self::NotFound { target },
             object_store::Error::AlreadyExists { .. } => Self::AlreadyExists { target },
-            source @ (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }) => {
-                Self::Denied { target, operation, source }
+            error @ (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }) => {
+                Self::Denied { target, operation, source: Box::new(error) }
             }
-            source => Self::Store { target, operation, source },
+            error => Self::Store { target, operation, source: Box::new(error) },
         }
     }
 
@@ -155,9 +156,11 @@ impl StorageError {
         match self {
             Self::PoolTimeout { .. } | Self::Interrupted { .. } | Self::UploadBroken { .. } => true,
             Self::BrokenBody { .. } => true,
-            Self::Http { source, .. } => matches!(source, HttpFailure::GivenUp { .. } | HttpFailure::Silent(_)),
+            Self::Http { source, .. } => {
+                matches!(**source, HttpFailure::GivenUp { .. } | HttpFailure::Silent(_))
+            }
             Self::Store { source, .. } => {
-                matches!(source, object_store::Error::Generic { .. } | object_store::Error::JoinError { .. })
+                matches!(**source, object_store::Error::Generic { .. } | object_store::Error::JoinError { .. })
             }
             Self::Io { source, .. } => matches!(
                 source.kind(),

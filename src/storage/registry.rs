@@ -116,7 +116,7 @@ impl Storage {
             Ok(Ok(_) | Err(object_store::Error::NotFound { .. })) => Ok(elapsed),
             Ok(Err(error)) => Err(at.error("reach it", error)),
             Err(_) => {
-                let source = HttpFailure::Silent(elapsed);
+                let source = Box::new(HttpFailure::Silent(elapsed));
                 Err(StorageError::Http { target: at.to_string(), operation: "reach it", source })
             }
         }
