@@ -4,12 +4,13 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
+use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
+use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ProgressStyle};
 use crate::norms::NormStore;
-use crate::run::{Progress, RunReport};
+use crate::run::{Progress, RunReport, TableReport};
 
 /// Log messages of at least this level are shown unless the environment asks for others.
 const DEFAULT_FILTER: &str = "warn";
@@ -36,15 +37,15 @@ pub struct ProgressReporter {
 }
 
 impl ProgressReporter {
-    /// Begins to show a run.
-    pub fn start(style: ProgressStyle, progress: &Arc<Progress>, norms: &Arc<NormStore>) -> Self {
+    /// Begins to show a run, and what it asks of a norm store.
+    pub fn start(style: ProgressStyle, progress: &Arc<Progress>, norms: Option<&Arc<NormStore>>) -> Self {
         let style = match style {
             ProgressStyle::Auto if std::io::stderr().is_terminal() => ProgressStyle::Bar,
             ProgressStyle::Auto => ProgressStyle::Plain,
             other => other,
         };
         let bar = (style == ProgressStyle::Bar).then(|| bar(progress));
-        let (progress, norms, shown) = (Arc::clone(progress), Arc::clone(norms), bar.clone());
+        let (progress, norms, shown) = (Arc::clone(progress), norms.cloned(), bar.clone());
         let period = if bar.is_some() { BAR_PERIOD } else { LINE_PERIOD };
         let task = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(period);
@@ -53,7 +54,7 @@ impl ProgressReporter {
                 ticks.tick().await;
                 match (style, &shown) {
                     (ProgressStyle::Off, _) => return,
-                    (_, Some(bar)) => draw(bar, &progress, &norms),
+                    (_, Some(bar)) => draw(bar, &progress, norms.as_deref()),
                     (ProgressStyle::Json, None) => print_line(&json(&progress)),
                     (_, None) => print_line(&plain(&progress)),
                 }
@@ -62,8 +63,8 @@ impl ProgressReporter {
         ProgressReporter { style, bar, task }
     }
 
-    /// Ends with a summary.
-    pub fn finish(self, report: &RunReport) {
+    /// Ends with a summary: in JSON the report, else its last words.
+    pub fn finish(self, report: &impl Serialize, last_words: &str) {
         self.task.abort();
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -71,7 +72,7 @@ impl ProgressReporter {
         match self.style {
             ProgressStyle::Off => {}
             ProgressStyle::Json => print_line(&serde_json::json!({ "finished": report }).to_string()),
-            _ => print_line(&summary(report)),
+            _ => print_line(last_words),
         }
     }
 }
@@ -101,46 +102,42 @@ fn bar(progress: &Progress) -> ProgressBar {
     }
 }
 
-fn draw(bar: &ProgressBar, progress: &Progress, norms: &NormStore) {
+fn draw(bar: &ProgressBar, progress: &Progress, norms: Option<&NormStore>) {
     let position = match progress.expected_sessions {
         Some(_) => progress.sessions(),
         None => progress.finished_bytes(),
     };
     bar.set_position(position);
-    bar.set_message(format!(
-        "{} sessions  {}/s  norm cache {:.1}%",
-        HumanCount(progress.sessions()),
-        HumanCount(progress.rate() as u64),
-        100.0 * norms.stats().hit_rate,
-    ));
+    let (count, rate) = (HumanCount(progress.sessions()), HumanCount(progress.rate() as u64));
+    let cache = norms.map(|norms| format!("  norm cache {:.1}%", 100.0 * norms.stats().hit_rate)).unwrap_or_default();
+    bar.set_message(format!("{count} {}  {rate}/s{cache}", progress.counted));
 }
 
 fn plain(progress: &Progress) -> String {
     let of = progress.expected_sessions.map(|expected| format!(" of {}", HumanCount(expected))).unwrap_or_default();
-    format!("{}{of} sessions, {}/s", HumanCount(progress.sessions()), HumanCount(progress.rate() as u64))
+    let (count, rate) = (HumanCount(progress.sessions()), HumanCount(progress.rate() as u64));
+    format!("{count}{of} {}, {rate}/s", progress.counted)
 }
 
 fn json(progress: &Progress) -> String {
+    let counted = progress.counted;
     serde_json::json!({
-        "sessions": progress.sessions(),
-        "expected_sessions": progress.expected_sessions,
+        (counted): progress.sessions(),
+        (format!("expected_{counted}")): progress.expected_sessions,
         "seconds": progress.seconds(),
-        "sessions_per_second": progress.rate(),
+        (format!("{counted}_per_second")): progress.rate(),
     })
     .to_string()
 }
 
 /// The last words of a run.
 pub fn summary(report: &RunReport) -> String {
-    let seconds = match report.seconds {
-        short if short < 60.0 => format!("{short:.2} s"),
-        long => HumanDuration(Duration::from_secs_f64(long)).to_string(),
-    };
     let mut text = format!(
-        "{} sessions: {} scored, {} failed, in {seconds} ({}/s)",
+        "{} sessions: {} scored, {} failed, in {} ({}/s)",
         HumanCount(report.sessions),
         HumanCount(report.scored),
         HumanCount(report.failed),
+        duration(report.seconds),
         HumanCount(report.sessions_per_second as u64),
     );
     if !report.failed_by_code.is_empty() {
@@ -149,6 +146,27 @@ pub fn summary(report: &RunReport) -> String {
         text.push_str(&format!("\nfailed: {}", codes.join(", ")));
     }
     text
+}
+
+/// The last words of writing a table to a target.
+pub fn table_summary(progress: &Progress, report: &TableReport, target: &str) -> String {
+    let (count, rows) = (progress.sessions(), report.rows);
+    let rows = if rows == count { String::new() } else { format!(" ({} rows)", HumanCount(rows)) };
+    format!(
+        "{} {}{rows} written to {target}: {} in {} ({}/s)",
+        HumanCount(count),
+        progress.counted,
+        HumanBytes(report.bytes_written),
+        duration(report.seconds),
+        HumanCount(progress.rate() as u64),
+    )
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        short if short < 60.0 => format!("{short:.2} s"),
+        long => HumanDuration(Duration::from_secs_f64(long)).to_string(),
+    }
 }
 
 /// Prints a line to stderr. A closed stderr is no reason to stop.

@@ -1,9 +1,9 @@
 //! The command line: arguments, one file per subcommand, and one match.
 
 mod config;
-//@mod demo;
+mod demo;
 mod explain;
-//@mod generate;
+mod generate;
 mod input;
 mod instrument;
 //@mod norms;
@@ -53,10 +53,10 @@ enum Command {
     //@    Norms(norms::NormsArgs),
     /// Show or check an instrument definition.
     Instrument(instrument::InstrumentArgs),
-    //@    /// Generate sessions or norm tables to try things with.
-    //@    Generate(generate::GenerateArgs),
-    //@    /// Generate sessions and norms, score them, and show the result.
-    //@    Demo(demo::DemoArgs),
+    /// Generate sessions or norm tables to try things with.
+    Generate(generate::GenerateArgs),
+    /// Generate sessions and norms, score them, and show the result.
+    Demo(demo::DemoArgs),
     /// Show settings and where they come from.
     Config(config::ConfigArgs),
 }
@@ -104,14 +104,11 @@ fn run(args: Args) -> Result<(), Error> {
         }
         //@        Command::Norms(args) => block_on(1, norms::norms(args, load(Flags::default())?)),
         Command::Instrument(args) => instrument::instrument(args),
-        //@        Command::Generate(args) => {
-        //@            let config = load(args.flags())?;
-        //@            block_on(config.settings.threads, generate::generate(args, config))
-        //@        }
-        //@        Command::Demo(args) => {
-        //@            let config = load(Flags::default())?;
-        //@            block_on(config.settings.threads, demo::demo(args, config))
-        //@        }
+        Command::Generate(args) => {
+            let config = load(args.flags())?;
+            block_on(config.settings.threads, generate::generate(args, config))
+        }
+        Command::Demo(args) => demo::demo(args, &load(Flags::default())?, file),
         Command::Config(args) => config::config(args, &load(Flags::default())?),
     }
 }

@@ -11,7 +11,7 @@ use crate::config::{Config, ErrorPolicy, Flags, ProgressStyle};
 use crate::engine::{FileFormat, InputPart, STDIN, Scoring, unknown_output};
 use crate::error::Error;
 use crate::run::{OutputTarget, RunReport, ScoreJob};
-use crate::telemetry::ProgressReporter;
+use crate::telemetry::{ProgressReporter, summary};
 
 /// Score session files.
 #[derive(Debug, Args)]
@@ -115,9 +115,9 @@ pub(super) async fn score(args: ScoreArgs, config: Config) -> Result<(), Error> 
     }
     target.check(args.overwrite).await?;
     let progress = Arc::new(job.progress());
-    let reporter = ProgressReporter::start(config.settings.progress, &progress, &opened.norms);
+    let reporter = ProgressReporter::start(config.settings.progress, &progress, Some(&opened.norms));
     let (report, profile) = job.run(&opened.storage, target, args.overwrite, &progress).await?;
-    reporter.finish(&report);
+    reporter.finish(&report, &summary(&report));
     if args.explain == Some(Explain::Analyze) {
         crate::telemetry::print_line(profile.to_string().trim_end());
     }

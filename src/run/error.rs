@@ -92,6 +92,12 @@ impl From<DataFusionError> for RunError {
     }
 }
 
+impl From<ArrowError> for RunError {
+    fn from(error: ArrowError) -> Self {
+        DataFusionError::from(error).into()
+    }
+}
+
 impl RunError {
     /// Whether the same run may succeed when it is tried again.
     pub fn is_retryable(&self) -> bool {

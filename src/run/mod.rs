@@ -4,10 +4,12 @@ mod encode;
 mod error;
 pub mod explain;
 mod memory;
+mod ordered;
 mod output;
 mod profile;
 mod report;
 mod score;
+mod table;
 
 pub use encode::{Encoded, PartEncoder};
 pub use error::RunError;
@@ -16,3 +18,4 @@ pub use output::{Output, OutputTarget};
 pub use profile::PlanProfile;
 pub use report::{Progress, RunReport};
 pub use score::{OnError, ScoreJob};
+pub use table::{BatchTable, TableJob, TableReport};

@@ -14,6 +14,8 @@ use crate::run::peak_memory_bytes;
 #[derive(Debug)]
 pub struct Progress {
     started: Instant,
+    /// What is counted: sessions, unless a table of something else is written.
+    pub counted: &'static str,
     /// How many sessions the input holds, where its files say so.
     pub expected_sessions: Option<u64>,
     /// How many bytes of input there are.
@@ -29,6 +31,7 @@ impl Progress {
     pub fn new(expected_sessions: Option<u64>, expected_bytes: u64) -> Self {
         Progress {
             started: Instant::now(),
+            counted: "sessions",
             expected_sessions,
             expected_bytes,
             sessions: AtomicU64::new(0),
@@ -36,6 +39,18 @@ impl Progress {
             bytes_read: AtomicU64::new(0),
             bytes_of_finished_parts: AtomicU64::new(0),
         }
+    }
+
+    /// Counters for writing a table of so many sessions or other things.
+    pub fn of_table(counted: &'static str, expected: u64) -> Self {
+        Progress { counted, ..Progress::new(Some(expected), 0) }
+    }
+
+    /// Counts the share of what is expected that one of `batches` equal batches is; all shares add up to all of it.
+    pub(super) fn add_share(&self, index: u64, batches: u64) {
+        let expected = u128::from(self.expected_sessions.unwrap_or_default());
+        let before = |batches_before: u64| expected * u128::from(batches_before) / u128::from(batches.max(1));
+        self.add_sessions((before(index + 1) - before(index)) as u64);
     }
 
     pub(super) fn add_sessions(&self, sessions: u64) {

@@ -1,6 +1,5 @@
 //! Scoring a whole input: parts in parallel, results in input order.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
@@ -9,8 +8,6 @@ use arrow::datatypes::{DataType, SchemaRef, UInt8Type};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
 
 use crate::engine::{EngineError, InputPart, Scoring, SessionInput};
 use crate::model::FaultCode;
@@ -19,6 +16,7 @@ use crate::model::session::SESSION_ID;
 use crate::operators::NormContext;
 use crate::operators::row_group::RowGroupOptions;
 use crate::run::encode::{Encoded, PartEncoder};
+use crate::run::ordered::{OrderedParts, PartSink};
 use crate::run::output::Output;
 use crate::run::profile::PlanProfile;
 use crate::run::report::{Progress, RunReport};
@@ -101,41 +99,19 @@ impl ScoreJob {
         let format = target.format();
         let mut output = Output::new(storage.clone(), target, overwrite, Arc::clone(&schema), self.row_groups.clone());
         let profile = Arc::new(Mutex::new(PlanProfile::default()));
-        let at_once = Arc::new(Semaphore::new(self.threads));
-        let mut parts = self.input.parts().into_iter();
-        let mut workers = JoinSet::new();
-        // Parts begun, in input order. Twice as many as are worked on, so that finished ones can wait for their turn.
-        let mut begun: VecDeque<mpsc::Receiver<Result<Encoded, RunError>>> = VecDeque::new();
-        loop {
-            while begun.len() < 2 * self.threads
-                && let Some(part) = parts.next()
-            {
-                let (sender, receiver) = mpsc::channel(2);
-                let worker = PartWorker {
-                    plan: self.plan(&part)?,
-                    bytes: part.bytes(),
-                    job: self.clone(),
-                    encoder: PartEncoder::new(format, &schema, &self.row_groups),
-                    progress: Arc::clone(progress),
-                    profile: Arc::clone(&profile),
-                };
-                workers.spawn(worker.run(Arc::clone(&at_once), sender));
-                begun.push_back(receiver);
-            }
-            let Some(part) = begun.front_mut() else { break };
-            match part.recv().await {
-                Some(encoded) => output.write(encoded?).await?,
-                None => {
-                    begun.pop_front();
-                    // A worker that panicked closed its channel early: the part may be incomplete.
-                    while let Some(ended) = workers.try_join_next() {
-                        ended.map_err(|_| RunError::Worker)?;
-                    }
-                }
-            }
-        }
-        while let Some(ended) = workers.join_next().await {
-            ended.map_err(|_| RunError::Worker)?;
+        let mut scored = OrderedParts::new(self.threads, self.input.parts().into_iter(), |part: InputPart, sink| {
+            let worker = PartWorker {
+                plan: self.plan(&part)?,
+                bytes: part.bytes(),
+                job: self.clone(),
+                encoder: PartEncoder::new(format, &schema, &self.row_groups),
+                progress: Arc::clone(progress),
+                profile: Arc::clone(&profile),
+            };
+            Ok(worker.score(sink))
+        });
+        while let Some(encoded) = scored.next().await? {
+            output.write(encoded).await?;
         }
         let (bytes, rows) = output.commit().await?;
         let norms = NormContext::of(&self.context.task_ctx())?.stats();
@@ -155,16 +131,7 @@ struct PartWorker {
 }
 
 impl PartWorker {
-    async fn run(mut self, at_once: Arc<Semaphore>, sender: mpsc::Sender<Result<Encoded, RunError>>) {
-        // The semaphore is fair: an earlier part is never kept waiting by a later one. It is never closed.
-        let Ok(_permit) = at_once.acquire_owned().await else { return };
-        if let Err(error) = self.score(&sender).await {
-            // The receiver is gone only when the run has ended already.
-            let _ = sender.send(Err(error)).await;
-        }
-    }
-
-    async fn score(&mut self, sender: &mpsc::Sender<Result<Encoded, RunError>>) -> Result<(), RunError> {
+    async fn score(mut self, sink: PartSink<Encoded>) -> Result<(), RunError> {
         let mut batches = self.plan.execute(0, self.job.context.task_ctx())?;
         while let Some(batch) = batches.next().await {
             let batch = self.account_for(batch?)?;
@@ -172,7 +139,7 @@ impl PartWorker {
             for from in (0..batch.num_rows()).step_by(step) {
                 let rows = batch.slice(from, step.min(batch.num_rows() - from));
                 if let Some(encoded) = self.encoder.encode(&rows)?
-                    && sender.send(Ok(encoded)).await.is_err()
+                    && !sink.send(encoded).await
                 {
                     return Ok(());
                 }
@@ -180,7 +147,7 @@ impl PartWorker {
         }
         drop(batches);
         if let Some(encoded) = self.encoder.finish()? {
-            let _ = sender.send(Ok(encoded)).await;
+            sink.send(encoded).await;
         }
         let mut part = PlanProfile::default();
         part.add(&self.plan);
@@ -194,7 +161,7 @@ impl PartWorker {
     fn account_for(&self, batch: RecordBatch) -> Result<RecordBatch, RunError> {
         self.progress.add_sessions(batch.num_rows() as u64);
         let schema = batch.schema();
-        let column = |name| Ok::<_, RunError>(batch.column(schema.index_of(name).map_err(arrow)?));
+        let column = |name| Ok::<_, RunError>(batch.column(schema.index_of(name)?));
         let ok: &BooleanArray = column(OK)?.as_boolean();
         let mut kept = batch.clone();
         if ok.false_count() > 0 {
@@ -204,12 +171,12 @@ impl PartWorker {
             }
             match self.job.on_error {
                 OnError::Keep => {}
-                OnError::Drop => kept = filter_record_batch(&batch, ok).map_err(arrow)?,
+                OnError::Drop => kept = filter_record_batch(&batch, ok)?,
                 OnError::Fail => return Err(first_failure(&batch, ok)?),
             }
         }
         let output: Vec<usize> = (0..self.job.columns.len()).collect();
-        kept.project(&output).map_err(arrow)
+        Ok(kept.project(&output)?)
     }
 }
 
@@ -217,8 +184,8 @@ impl PartWorker {
 fn first_failure(batch: &RecordBatch, ok: &BooleanArray) -> Result<RunError, RunError> {
     let row = (0..ok.len()).find(|&row| !ok.value(row)).unwrap_or_default();
     let text = |name: &str| {
-        let column = batch.column(batch.schema().index_of(name).map_err(arrow)?).slice(row, 1);
-        let text = cast(&column, &DataType::Utf8).map_err(arrow)?;
+        let column = batch.column(batch.schema().index_of(name)?).slice(row, 1);
+        let text = cast(&column, &DataType::Utf8)?;
         let text = text.as_string::<i32>();
         Ok::<_, RunError>(if text.is_null(0) { "null".to_owned() } else { text.value(0).to_owned() })
     };
@@ -227,8 +194,4 @@ fn first_failure(batch: &RecordBatch, ok: &BooleanArray) -> Result<RunError, Run
         error: text(ERROR)?,
         place: format!("session_id {}", text(SESSION_ID)?),
     })
-}
-
-fn arrow(error: arrow::error::ArrowError) -> RunError {
-    datafusion::error::DataFusionError::from(error).into()
 }

@@ -1,0 +1,225 @@
+//! Parts worked on in parallel, and what they give taken in the order of the parts.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures::future::maybe_done;
+use futures::poll;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use crate::run::RunError;
+
+/// How much a part may give before the first of it is taken.
+const GIVEN_AHEAD: usize = 2;
+
+/// Where the work on a part leaves what it gives.
+pub(super) struct PartSink<T>(mpsc::Sender<Result<T, RunError>>);
+
+impl<T> PartSink<T> {
+    /// Leaves what comes next in this part; waits while there is no room. `false` if nobody will take it: the run has ended,
+    /// and the work should.
+    pub(super) async fn send(&self, given: T) -> bool {
+        self.0.send(Ok(given)).await.is_ok()
+    }
+}
+
+/// Parts at work, at most a number of them at once.
+///
+/// Work begins in the order of parts, so the part whose turn it is never waits for another; a part ahead of its turn leaves what
+/// it can and waits. Of all parts, at most twice as many as are worked on at once are begun and not taken to their end. Dropped,
+/// it stops all work.
+pub(super) struct OrderedParts<T, P, B> {
+    parts: P,
+    begin: B,
+    most_begun: usize,
+    at_once: Arc<Semaphore>,
+    /// Parts begun and not taken to their end, in order.
+    begun: VecDeque<mpsc::Receiver<Result<T, RunError>>>,
+    workers: JoinSet<()>,
+}
+
+impl<T, P, B, W> OrderedParts<T, P, B>
+where
+    T: Send + 'static,
+    P: Iterator,
+    B: FnMut(P::Item, PartSink<T>) -> Result<W, RunError>,
+    W: Future<Output = Result<(), RunError>> + Send + 'static,
+{
+    /// `begin` makes the work on a part: a future that leaves all the part gives in its sink. `at_once` is at least 1.
+    pub(super) fn new(at_once: usize, parts: P, begin: B) -> Self {
+        let at_once = at_once.max(1);
+        OrderedParts {
+            parts,
+            begin,
+            most_begun: 2 * at_once,
+            at_once: Arc::new(Semaphore::new(at_once)),
+            begun: VecDeque::new(),
+            workers: JoinSet::new(),
+        }
+    }
+
+    /// What comes next; `None` after the last part. An error of a part comes in its turn; after one, drop this.
+    pub(super) async fn next(&mut self) -> Result<Option<T>, RunError> {
+        loop {
+            while self.begun.len() < self.most_begun
+                && let Some(part) = self.parts.next()
+            {
+                self.begin(part).await?;
+            }
+            let Some(first) = self.begun.front_mut() else { break };
+            if let Some(given) = first.recv().await {
+                return given.map(Some);
+            }
+            self.begun.pop_front();
+            // A worker that panicked closed its channel early: the part may be incomplete.
+            while let Some(ended) = self.workers.try_join_next() {
+                ended.map_err(|_| RunError::Worker)?;
+            }
+        }
+        while let Some(ended) = self.workers.join_next().await {
+            ended.map_err(|_| RunError::Worker)?;
+        }
+        Ok(None)
+    }
+
+    async fn begin(&mut self, part: P::Item) -> Result<(), RunError> {
+        let (sender, receiver) = mpsc::channel(GIVEN_AHEAD);
+        let errors = sender.clone();
+        let work = (self.begin)(part, PartSink(sender))?;
+        // The semaphore is fair to those who wait, and waiting begins with the first poll. That is here and not in the new task:
+        // tasks may be polled in any order, and a later part could hold a permit while it waits for an earlier one without.
+        let mut turn = Box::pin(maybe_done(Arc::clone(&self.at_once).acquire_owned()));
+        let _ = poll!(turn.as_mut());
+        self.workers.spawn(async move {
+            turn.as_mut().await;
+            let _permit = turn.as_mut().take_output();
+            if let Err(error) = work.await {
+                // The receiver is gone only when the run has ended already.
+                let _ = errors.send(Err(error)).await;
+            }
+        });
+        self.begun.push_back(receiver);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Takes everything that parts of `lengths` give, each number being part and place.
+    async fn take_all(at_once: usize, lengths: &[usize], pause: fn(usize) -> Duration) -> Vec<(usize, usize)> {
+        let parts = lengths.iter().copied().enumerate();
+        let mut given = OrderedParts::new(at_once, parts, |(part, length), sink: PartSink<(usize, usize)>| {
+            Ok(async move {
+                for place in 0..length {
+                    tokio::time::sleep(pause(part)).await;
+                    sink.send((part, place)).await;
+                }
+                Ok(())
+            })
+        });
+        let mut taken = Vec::new();
+        while let Some(given) = given.next().await.unwrap() {
+            taken.push(given);
+        }
+        taken
+    }
+
+    fn expected(lengths: &[usize]) -> Vec<(usize, usize)> {
+        let parts = lengths.iter().enumerate();
+        parts.flat_map(|(part, &length)| (0..length).map(move |place| (part, place))).collect()
+    }
+
+    #[tokio::test]
+    async fn what_parts_give_comes_in_the_order_of_parts_whichever_is_quicker() {
+        let lengths = [3, 0, 5, 1, 9];
+        let slow_first = |part| Duration::from_millis(5 - part as u64);
+        assert_eq!(take_all(3, &lengths, slow_first).await, expected(&lengths));
+        assert_eq!(take_all(1, &[], slow_first).await, []);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn parts_that_give_more_than_may_wait_never_block_those_before_them() {
+        let lengths = [20; 60];
+        for at_once in [1, 2, 3] {
+            let all = take_all(at_once, &lengths, |_| Duration::ZERO);
+            let taken = tokio::time::timeout(Duration::from_secs(30), all).await.unwrap();
+            assert_eq!(taken, expected(&lengths));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn no_more_parts_are_worked_on_at_once_than_allowed() {
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut given = OrderedParts::new(3, 0..40, |part, sink: PartSink<usize>| {
+            let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+            Ok(async move {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                now.fetch_sub(1, Ordering::SeqCst);
+                sink.send(part).await;
+                Ok(())
+            })
+        });
+        while given.next().await.unwrap().is_some() {}
+        assert_eq!(most.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn an_error_comes_after_what_its_part_and_those_before_gave() {
+        let mut given = OrderedParts::new(2, 0..9, |part, sink: PartSink<usize>| {
+            Ok(async move {
+                sink.send(part).await;
+                if part == 1 { Err(RunError::BrokenPipe) } else { Ok(()) }
+            })
+        });
+        assert_eq!(given.next().await.unwrap(), Some(0));
+        assert_eq!(given.next().await.unwrap(), Some(1));
+        assert!(matches!(given.next().await, Err(RunError::BrokenPipe)));
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_the_run_with_an_error() {
+        let mut given = OrderedParts::new(2, 0..9, |part, sink: PartSink<usize>| {
+            Ok(async move {
+                assert_ne!(part, 3, "a panic on purpose");
+                sink.send(part).await;
+                Ok(())
+            })
+        });
+        let mut taken = 0;
+        let ended = loop {
+            match given.next().await {
+                Ok(Some(_)) => taken += 1,
+                ended => break ended,
+            }
+        };
+        assert!(matches!(ended, Err(RunError::Worker)));
+        assert!(taken < 9);
+    }
+
+    #[tokio::test]
+    async fn dropped_it_stops_the_work() {
+        let ended = Arc::new(AtomicUsize::new(0));
+        let mut given = OrderedParts::new(2, 0..9, |part, sink: PartSink<usize>| {
+            let ended = Arc::clone(&ended);
+            Ok(async move {
+                while sink.send(part).await {}
+                ended.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            })
+        });
+        assert_eq!(given.next().await.unwrap(), Some(0));
+        drop(given);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        // No work went on to another part, and none is left that could.
+        assert_eq!(Arc::strong_count(&ended), 1);
+    }
+}
