@@ -6,4 +6,5 @@ mod explain;
 mod golden;
 mod readme;
 mod score;
+mod signals;
 mod support;
