@@ -143,35 +143,42 @@ struct Answers {
     groups: PerScale<Vec<GroupId>>,
 }
 
-/// Answers scale by scale and row by row: the first group of the row's chain that holds the raw score, else the published table.
+/// Answers row by row: each scale by the first group of the row's chain that holds its raw score, else by the published table.
 ///
 /// Groups are looked up one after the other rather than merged into one array per combination of attributes: combinations can
 /// be as many as sessions, while groups are few enough to stay in the processor's caches, and the first group answers nearly
 /// always.
 fn look_up(raw: &PerScale<&[i16]>, inputs: PercentileInputs<'_>) -> Answers {
     let rows = raw[Scale::Ce].len();
-    let whole = match inputs.scope {
-        ChainScope::PerScale => Vec::new(),
-        ChainScope::PerSession => (0..rows).map(|row| group_that_holds_all(raw, row, inputs.chain)).collect(),
+    let mut answers = Answers {
+        percentiles: PerScale::from_fn(|_| vec![0.0; rows]),
+        groups: PerScale::from_fn(|_| vec![PUBLISHED_ID; rows]),
     };
-    let mut answers =
-        Answers { percentiles: PerScale::from_fn(|_| Vec::new()), groups: PerScale::from_fn(|_| Vec::new()) };
-    for scale in Scale::ALL {
-        let published = &inputs.published[scale];
-        let answer = |row: usize| {
-            let raw = i32::from(raw[scale][row]);
-            let own = match inputs.scope {
-                ChainScope::PerScale => inputs.chain.iter().find_map(|link| {
-                    let (id, norms) = link.group(row)?;
-                    Some((norms.scales[scale].exact(raw)?, *id))
-                }),
-                ChainScope::PerSession => {
-                    whole[row].and_then(|(id, norms)| Some((norms.scales[scale].exact(raw)?, *id)))
+    for row in 0..rows {
+        let raw = PerScale::from_fn(|scale| i32::from(raw[scale][row]));
+        let mut open = PerScale([true; Scale::ALL.len()]);
+        for link in inputs.chain {
+            let Some((id, norms)) = link.group(row) else { continue };
+            let found = PerScale::from_fn(|scale| norms.scales[scale].exact(raw[scale]));
+            if inputs.scope == ChainScope::PerSession && found.iter().any(|(_, found)| found.is_none()) {
+                continue;
+            }
+            for (scale, found) in found.iter() {
+                if let (true, Some(percentile)) = (open[scale], *found) {
+                    answers.percentiles[scale][row] = percentile;
+                    answers.groups[scale][row] = *id;
+                    open[scale] = false;
                 }
-            };
-            own.unwrap_or_else(|| (published_answer(published, raw), PUBLISHED_ID))
-        };
-        (answers.percentiles[scale], answers.groups[scale]) = (0..rows).map(answer).unzip();
+            }
+            if open.0 == [false; Scale::ALL.len()] {
+                break;
+            }
+        }
+        for scale in Scale::ALL {
+            if open[scale] {
+                answers.percentiles[scale][row] = published_answer(&inputs.published[scale], raw[scale]);
+            }
+        }
     }
     answers
 }
@@ -180,17 +187,6 @@ impl<'a> ChainLink<'a> {
     fn group(&self, row: usize) -> Option<&'a (GroupId, Arc<GroupNorms>)> {
         self.groups.get(self.group_of_row[row] as usize)?.as_ref()
     }
-}
-
-fn group_that_holds_all<'a>(
-    raw: &PerScale<&[i16]>,
-    row: usize,
-    chain: &[ChainLink<'a>],
-) -> Option<&'a (GroupId, Arc<GroupNorms>)> {
-    let holds_all = |norms: &GroupNorms| {
-        norms.scales.iter().all(|(scale, norms)| norms.exact(i32::from(raw[scale][row])).is_some())
-    };
-    chain.iter().filter_map(|link| link.group(row)).find(|(_, norms)| holds_all(norms))
 }
 
 /// A raw score outside the array, which only an invalid session can have, takes the nearest end.
