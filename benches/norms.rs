@@ -7,7 +7,6 @@
 
 use std::hint::black_box;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -16,9 +15,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use normstream::instrument::Instrument;
 use normstream::model::norm::ResolvedChain;
 use normstream::model::{PerScale, Scale};
-use normstream::norms::{
-    GroupToken, ImportInput, ImportOptions, ImportTarget, NormSource, NormStore, NormStoreOptions, ParquetNorms, import,
-};
+use normstream::norms::{GroupToken, ImportOptions, NormSource, NormStore, NormStoreOptions, ParquetNorms, import};
+use normstream::storage::{Location, Storage, StorageOptions};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use tempfile::TempDir;
@@ -33,6 +31,7 @@ const TASKS: usize = 8;
 /// An imported table of half a million rows.
 struct Table {
     directory: TempDir,
+    storage: Storage,
 }
 
 impl Table {
@@ -57,15 +56,16 @@ impl Table {
             }
         }
         file.into_inner().unwrap();
-        let target = ImportTarget::Local(directory.path().join("norms"));
-        let options = ImportOptions::new(Instrument::klsi4().raw_ranges());
-        let report = runtime.block_on(import(vec![ImportInput::local(&csv).unwrap()], &target, options)).unwrap();
+        let table = Table { directory, storage: Storage::new(StorageOptions::default(), []).unwrap() };
+        let csv = table.storage.open(csv.to_str().unwrap()).unwrap();
+        let options = ImportOptions::new(Instrument::klsi4().norm_ranges());
+        let report = runtime.block_on(import(&table.storage, vec![csv], &table.place(), options)).unwrap();
         println!("table: {} groups, {} rows, {} bytes", GROUPS, report.rows(), report.tables[0].bytes);
-        Table { directory }
+        table
     }
 
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("norms")
+    fn place(&self) -> Location {
+        self.storage.open(self.directory.path().join("norms").to_str().unwrap()).unwrap()
     }
 }
 
@@ -81,8 +81,8 @@ fn chain(number: usize) -> Vec<GroupToken> {
     tokens
 }
 
-async fn open(path: &Path) -> NormStore {
-    let source = ParquetNorms::open_local(path, 100).await.unwrap();
+async fn open(at: &Location) -> NormStore {
+    let source = ParquetNorms::open(at, 100).await.unwrap();
     NormStore::new(vec![Arc::new(source)], Instrument::klsi4().raw_ranges(), NormStoreOptions::default())
 }
 
@@ -100,11 +100,11 @@ fn resident_kib() -> i64 {
 }
 
 /// What opening the table and looking up a few groups adds to the process.
-fn report_memory(runtime: &Runtime, path: &Path) {
+fn report_memory(runtime: &Runtime, at: &Location) {
     let published = NormStore::new(Vec::new(), Instrument::klsi4().raw_ranges(), NormStoreOptions::default());
     let before = resident_kib();
     let started = Instant::now();
-    let store = runtime.block_on(open(path));
+    let store = runtime.block_on(open(at));
     let took = started.elapsed();
     let opened = resident_kib();
     runtime.block_on(async {
@@ -124,8 +124,8 @@ fn report_memory(runtime: &Runtime, path: &Path) {
 }
 
 /// A million sessions whose groups are spread evenly over the table.
-fn report_hit_rate(runtime: &Runtime, path: &Path) {
-    let store = runtime.block_on(open(path));
+fn report_hit_rate(runtime: &Runtime, at: &Location) {
+    let store = runtime.block_on(open(at));
     let chains: Vec<Vec<GroupToken>> = (0..GROUPS).map(chain).collect();
     let mut random = Pcg64Mcg::seed_from_u64(7);
     let started = Instant::now();
@@ -156,14 +156,14 @@ fn report_hit_rate(runtime: &Runtime, path: &Path) {
 fn norms(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let table = Table::new(&runtime);
-    let path = table.path();
-    report_memory(&runtime, &path);
-    report_hit_rate(&runtime, &path);
+    let place = table.place();
+    report_memory(&runtime, &place);
+    report_hit_rate(&runtime, &place);
 
     let mut group = criterion.benchmark_group("norms");
-    group.bench_function("open, 500,000 rows", |bencher| bencher.to_async(&runtime).iter(|| open(&path)));
+    group.bench_function("open, 500,000 rows", |bencher| bencher.to_async(&runtime).iter(|| open(&place)));
 
-    let store = Arc::new(runtime.block_on(open(&path)));
+    let store = Arc::new(runtime.block_on(open(&place)));
     let chains: Vec<Vec<GroupToken>> = (0..64).map(chain).collect();
     for tokens in &chains {
         runtime.block_on(store.resolve(tokens)).unwrap();
@@ -181,7 +181,7 @@ fn norms(criterion: &mut Criterion) {
         bencher.iter(|| black_box(&raws).iter().map(|(scale, raw)| lookup(&resolved, scale, *raw)).sum::<f64>());
     });
 
-    let source = runtime.block_on(ParquetNorms::open_local(&path, 100)).unwrap();
+    let source = runtime.block_on(ParquetNorms::open(&place, 100)).unwrap();
     group.bench_function("cold lookup: load a group, page index known", |bencher| {
         bencher.to_async(&runtime).iter(|| async {
             let number = next.fetch_add(1, Ordering::Relaxed) * 37 % 44;
@@ -190,11 +190,11 @@ fn norms(criterion: &mut Criterion) {
     });
     group.bench_function("cold lookup: load a group, nothing known", |bencher| {
         bencher.to_async(&runtime).iter_custom(|iterations| {
-            let path = path.clone();
+            let place = place.clone();
             async move {
                 let mut loading = Duration::ZERO;
                 for _ in 0..iterations {
-                    let source = ParquetNorms::open_local(&path, 100).await.unwrap();
+                    let source = ParquetNorms::open(&place, 100).await.unwrap();
                     let started = Instant::now();
                     black_box(source.load(&group_name(700), "default").await.unwrap().unwrap());
                     loading += started.elapsed();

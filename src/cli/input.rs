@@ -125,7 +125,7 @@ impl Opened {
         let instrument = open_instrument(norms)?;
         let chain = open_chain(config, &instrument)?;
         let storage = Storage::new(config.settings.storage_options(), Config::environment())?;
-        let norms = open_norm_store(config, &instrument).await?;
+        let norms = open_norm_store(&storage, config, &instrument).await?;
         let context = session_context(config.settings.engine_options(), &storage, Arc::clone(&norms))
             .map_err(crate::engine::EngineError::from)?;
         let mut spooled = None;
@@ -164,10 +164,18 @@ pub(super) fn open_chain(config: &Config, instrument: &Instrument) -> Result<Cha
 }
 
 /// The norm store over the tables of the settings.
-pub(super) async fn open_norm_store(config: &Config, instrument: &Instrument) -> Result<Arc<NormStore>, Error> {
+pub(super) async fn open_norm_store(
+    storage: &Storage,
+    config: &Config,
+    instrument: &Instrument,
+) -> Result<Arc<NormStore>, Error> {
     let mut sources = Vec::with_capacity(config.settings.norms.len());
-    for path in &config.settings.norms {
-        sources.push(open_norms(path.as_ref(), ImportOptions::new(instrument.norm_ranges())).await?);
+    for target in &config.settings.norms {
+        let options = ImportOptions {
+            chunk_rows: config.settings.chunk_rows,
+            ..ImportOptions::new(instrument.norm_ranges())
+        };
+        sources.push(open_norms(storage, target, options).await?);
     }
     Ok(Arc::new(NormStore::new(sources, instrument.raw_ranges(), config.settings.norm_options())))
 }

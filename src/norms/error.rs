@@ -7,18 +7,14 @@ use parquet::errors::ParquetError;
 
 use crate::model::Scale;
 use crate::norms::import::{FaultCause, FaultReport};
+use crate::storage::StorageError;
 
 /// Why norms can't be read, imported or listed.
 #[derive(Debug, thiserror::Error)]
 pub enum NormError {
     /// The store that holds a norm table failed.
-    #[error("cannot read the norm table {location}")]
-    Store {
-        /// The table.
-        location: String,
-        /// What the store said.
-        source: object_store::Error,
-    },
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// The Parquet reader or writer failed.
     #[error("the norm table {location} is not readable as Parquet")]
     Parquet {
@@ -27,12 +23,12 @@ pub enum NormError {
         /// What the reader said.
         source: ParquetError,
     },
-    /// A local file or directory can't be read or written.
+    /// The system failed beside the stores: a thread, a temporary directory.
     #[error("cannot {action} {location}")]
     Io {
-        /// What was tried, as in `write`.
+        /// What was tried, as in `read`.
         action: &'static str,
-        /// The file or directory.
+        /// The table or directory.
         location: String,
         /// What the system said.
         source: std::io::Error,
@@ -47,7 +43,7 @@ pub enum NormError {
     },
     /// A directory without norm tables.
     #[error(
-        "{location} holds no norm tables (*.parquet): write some with `normstream norms import FILE --to {location}`"
+        "there are no norm tables (*.parquet) in {location}: write some with `normstream norms import FILE --to {location}`"
     )]
     NoTables {
         /// The directory.
@@ -185,23 +181,29 @@ impl NormError {
     /// Whether the same call may succeed later without anything being changed: the store was busy or out of reach.
     pub fn is_retryable(&self) -> bool {
         match self {
-            NormError::Store { source, .. } => is_transient(source),
-            NormError::Parquet { source: ParquetError::External(cause), .. } => {
-                cause.downcast_ref::<object_store::Error>().is_some_and(is_transient)
-            }
+            NormError::Storage(error) => error.is_retryable(),
             NormError::Shared(error) => error.is_retryable(),
             _ => false,
         }
     }
 
-    pub(crate) fn store(location: impl Into<String>) -> impl FnOnce(object_store::Error) -> NormError {
-        let location = location.into();
-        move |source| NormError::Store { location, source }
-    }
-
+    /// Names the table in an error of the Parquet reader or writer, and takes the store's own errors out of it.
     pub(crate) fn parquet(location: &str) -> impl Fn(ParquetError) -> NormError + use<> {
         let location = location.to_owned();
-        move |source| NormError::Parquet { location: location.clone(), source }
+        move |error| {
+            let cause = match error {
+                ParquetError::External(cause) => cause,
+                source => return NormError::Parquet { location: location.clone(), source },
+            };
+            let cause = match cause.downcast::<object_store::Error>() {
+                Ok(error) => return StorageError::of_store(location.as_str(), "read it", *error).into(),
+                Err(cause) => cause,
+            };
+            match cause.downcast::<StorageError>() {
+                Ok(error) => NormError::Storage(*error),
+                Err(cause) => NormError::Parquet { location: location.clone(), source: ParquetError::External(cause) },
+            }
+        }
     }
 
     pub(crate) fn io(action: &'static str, location: impl Into<String>) -> impl FnOnce(std::io::Error) -> NormError {
@@ -214,9 +216,4 @@ impl From<Arc<NormError>> for NormError {
     fn from(error: Arc<NormError>) -> Self {
         Arc::try_unwrap(error).unwrap_or_else(NormError::Shared)
     }
-}
-
-/// Errors of a store that are about the request rather than about the moment are final; the rest is worth a retry.
-fn is_transient(error: &object_store::Error) -> bool {
-    matches!(error, object_store::Error::Generic { .. } | object_store::Error::JoinError { .. })
 }

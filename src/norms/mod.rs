@@ -19,14 +19,15 @@
 //! use normstream::instrument::Instrument;
 //! use normstream::model::{Scale, norm::ResolvedChain};
 //! use normstream::norms::{Chain, ImportOptions, NormStore, NormStoreOptions, open_norms};
+//! use normstream::storage::{Storage, StorageOptions};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let directory = tempfile::tempdir()?;
-//! # let path = directory.path().join("norms.csv");
+//! # let path = directory.path().join("norms.csv").display().to_string();
 //! std::fs::write(&path, "norm_group,scale,raw_score,percentile\nCOUNTRY:Spain,CE,12,9.5\n")?;
-//! let ranges = Instrument::klsi4().raw_ranges();
-//! let source = open_norms(&path, ImportOptions::new(ranges)).await?;
-//! let store = Arc::new(NormStore::new(vec![source], ranges, NormStoreOptions::default()));
+//! let (storage, instrument) = (Storage::new(StorageOptions::default(), [])?, Instrument::klsi4());
+//! let source = open_norms(&storage, &path, ImportOptions::new(instrument.norm_ranges())).await?;
+//! let store = Arc::new(NormStore::new(vec![source], instrument.raw_ranges(), NormStoreOptions::default()));
 //!
 //! let chain: Chain = "COUNTRY:{country},Total".parse()?;
 //! let tokens = chain.expand(|attribute| (attribute == "country").then_some("Spain"));
@@ -61,13 +62,13 @@ mod template;
 mod tests;
 mod token;
 
-use std::path::Path;
 use std::sync::Arc;
 
 pub use error::{Damage, NormError, NotImported};
 pub use explain::{ChainStep, NormAnswer, StepOutcome};
 pub use import::{
-    ImportInput, ImportOptions, ImportReport, ImportTarget, ImportedTable, LfiUnit, TemporaryNorms, import, validate,
+    FaultCause, FaultReport, ImportOptions, ImportReport, ImportedTable, LfiUnit, NormFault, TemporaryNorms,
+    ValidatedTable, import, validate,
 };
 pub use parquet::ParquetNorms;
 pub use published::PublishedNorms;
@@ -77,17 +78,19 @@ pub use store::{NormStore, NormStoreOptions};
 pub use template::{Chain, ChainTemplate, TemplateError, TemplateFault};
 pub use token::{GroupToken, TokenError};
 
-/// Opens a local norm table: a directory of imported tables, one imported `.parquet` file, or a `.csv` file, which is first
-/// imported to a temporary directory with the given options (they say nothing to tables imported before, but for
-/// `chunk_rows`, the rows decoded at a time).
-pub async fn open_norms(path: &Path, options: ImportOptions) -> Result<Arc<dyn NormSource>, NormError> {
-    let location = path.display().to_string();
-    let metadata = tokio::fs::metadata(path).await.map_err(NormError::io("read", &location))?;
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    match extension {
-        _ if metadata.is_dir() => Ok(Arc::new(ParquetNorms::open_local(path, options.chunk_rows).await?)),
-        Some("parquet") => Ok(Arc::new(ParquetNorms::open_local(path, options.chunk_rows).await?)),
-        Some("csv") => Ok(Arc::new(TemporaryNorms::import(vec![ImportInput::local(path)?], options).await?)),
-        _ => Err(NormError::NotATable { location }),
+use crate::storage::Storage;
+
+/// Opens a norm table: a folder of imported tables, one imported `.parquet` file, or a `.csv` file, which is first imported to
+/// a temporary directory with the given options (they say nothing to tables imported before, but for `chunk_rows`, the rows
+/// decoded at a time).
+pub async fn open_norms(
+    storage: &Storage,
+    target: &str,
+    options: ImportOptions,
+) -> Result<Arc<dyn NormSource>, NormError> {
+    let at = storage.open(target)?;
+    if at.path.extension() == Some("csv") {
+        return Ok(Arc::new(TemporaryNorms::import(storage, vec![at], options).await?));
     }
+    Ok(Arc::new(ParquetNorms::open(&at, options.chunk_rows).await?))
 }

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use sha2::{Digest, Sha256};
 
-use crate::model::norm::{DenseNorms, GroupNorms, PUBLISHED_ID, RawRange, ResolvedScale};
+use crate::model::norm::{DenseNorms, GroupNorms, PublishedScale, RawRange};
 use crate::model::{PerScale, Scale};
 use crate::norms::error::NormError;
 use crate::norms::source::{GroupSummary, NormSource, hex};
@@ -79,12 +79,11 @@ impl PublishedNorms {
     }
 
     /// The answers for every raw score of the given ranges.
-    pub fn resolved(&self, ranges: &PerScale<RawRange>) -> PerScale<ResolvedScale> {
+    pub fn over(&self, ranges: &PerScale<RawRange>) -> PerScale<PublishedScale> {
         PerScale::from_fn(|scale| {
             let RawRange { lowest, highest } = ranges[scale];
-            let percentiles: Box<[f64]> = (lowest..=highest).map(|raw| self.nearest_lower(scale, raw)).collect();
-            let groups = vec![PUBLISHED_ID; percentiles.len()].into_boxed_slice();
-            ResolvedScale { lowest, percentiles, groups }
+            let percentiles = (lowest..=highest).map(|raw| self.nearest_lower(scale, raw)).collect();
+            PublishedScale { lowest, percentiles }
         })
     }
 

@@ -3,18 +3,22 @@
 use std::sync::Arc;
 
 use crate::model::PerScale;
-use crate::model::norm::{ChainScope, GroupId, GroupNorms, ResolvedChain, ResolvedScale};
+use crate::model::norm::{ChainScope, GroupId, GroupNorms, PUBLISHED_ID, PublishedScale, ResolvedChain, ResolvedScale};
 
 /// Resolves a chain: `groups` are those that exist, most specific first; `published` has an answer for every raw score.
 pub(crate) fn resolve(
     scope: ChainScope,
     groups: Vec<(GroupId, Arc<GroupNorms>)>,
-    published: &PerScale<ResolvedScale>,
+    published: &PerScale<PublishedScale>,
 ) -> ResolvedChain {
+    let mut scales = PerScale::from_fn(|scale| {
+        let PublishedScale { lowest, percentiles } = published[scale].clone();
+        let groups = vec![PUBLISHED_ID; percentiles.len()].into_boxed_slice();
+        ResolvedScale { lowest, percentiles, groups }
+    });
     match scope {
-        ChainScope::PerSession => ResolvedChain::PerSession { groups, published: published.clone() },
+        ChainScope::PerSession => ResolvedChain::PerSession { groups, published: scales },
         ChainScope::PerScale => {
-            let mut scales = published.clone();
             // From the least specific group to the most specific one, each overwriting what those behind it said.
             for (id, norms) in groups.iter().rev() {
                 for (scale, held) in norms.scales.iter() {
@@ -36,12 +40,6 @@ pub(crate) fn resolve(
     }
 }
 
-/// Heap and own size of the norms of a group, in bytes.
-pub(crate) fn group_bytes(norms: &GroupNorms) -> usize {
-    let arrays: usize = norms.scales.0.iter().map(|scale| size_of_val(&*scale.percentiles)).sum();
-    size_of::<GroupNorms>() + arrays
-}
-
 /// Heap and own size of a resolved chain, in bytes; groups that it shares with the group cache count too, since the chain
 /// keeps them alive.
 pub(crate) fn chain_bytes(chain: &ResolvedChain) -> usize {
@@ -53,7 +51,7 @@ pub(crate) fn chain_bytes(chain: &ResolvedChain) -> usize {
             ResolvedChain::PerScale(arrays) => scales(arrays),
             ResolvedChain::PerSession { groups, published } => {
                 scales(published)
-                    + groups.iter().map(|(_, norms)| size_of::<(GroupId, usize)>() + group_bytes(norms)).sum::<usize>()
+                    + groups.iter().map(|(_, norms)| size_of::<(GroupId, usize)>() + norms.bytes()).sum::<usize>()
             }
         }
 }

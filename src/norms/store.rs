@@ -8,14 +8,12 @@ use moka::future::Cache;
 use sha2::{Digest, Sha256};
 
 use crate::model::PerScale;
-use crate::model::norm::{
-    ChainScope, DEFAULT_VERSION, GroupId, GroupNorms, PublishedScale, RawRange, ResolvedChain, ResolvedScale,
-};
+use crate::model::norm::{ChainScope, DEFAULT_VERSION, GroupId, GroupNorms, PublishedScale, RawRange, ResolvedChain};
 use crate::norms::chains::ChainCache;
 use crate::norms::error::NormError;
 use crate::norms::names::GroupNames;
 use crate::norms::published::PublishedNorms;
-use crate::norms::resolve::{group_bytes, resolve};
+use crate::norms::resolve::resolve;
 use crate::norms::source::{NormSource, hex};
 use crate::norms::stats::{Counters, NormStats};
 use crate::norms::token::{GroupToken, provenance};
@@ -27,7 +25,7 @@ pub struct NormStoreOptions {
     pub chunk_rows: usize,
     /// The most groups kept, those known not to exist among them. 1 or more.
     pub cache_entries: usize,
-    /// The most bytes kept: a quarter for groups, the rest for resolved chains.
+    /// The most bytes kept: three quarters for groups, the rest for resolved chains.
     pub cache_bytes: usize,
     /// Whether a group that lacks the version asked for answers with its version `default`.
     pub allow_version_fallback: bool,
@@ -66,8 +64,7 @@ pub struct NormStore {
     groups: Cache<GroupKey, Option<Arc<GroupNorms>>>,
     chains: ChainCache,
     /// The published table over the whole range of each scale: what a chain starts from.
-    published_scales: PerScale<ResolvedScale>,
-    published_flat: PerScale<PublishedScale>,
+    published_scales: PerScale<PublishedScale>,
     /// The chain of which no group exists; shared, since every unknown attribute value leads to it.
     published_chain: Arc<ResolvedChain>,
     names: GroupNames,
@@ -93,18 +90,14 @@ impl NormStore {
     /// A store over sources, the first of which wins, for an instrument whose scales take the raw scores of `ranges`.
     pub fn new(sources: Vec<Arc<dyn NormSource>>, ranges: PerScale<RawRange>, options: NormStoreOptions) -> Self {
         let published = PublishedNorms::klsi4();
-        let published_scales = published.resolved(&ranges);
+        let published_scales = published.over(&ranges);
         let counters = Arc::new(Counters::default());
         NormStore {
             sources,
             groups: group_cache(&options, Arc::clone(&counters)),
-            chains: ChainCache::new(options.cache_bytes - options.cache_bytes / 4),
+            chains: ChainCache::new(options.cache_bytes / 4),
             published_chain: Arc::new(resolve(options.scope, Vec::new(), &published_scales)),
             published,
-            published_flat: PerScale::from_fn(|scale| PublishedScale {
-                lowest: published_scales[scale].lowest,
-                percentiles: published_scales[scale].percentiles.clone(),
-            }),
             published_scales,
             ranges,
             options,
@@ -128,8 +121,9 @@ impl NormStore {
         &self.published
     }
 
+    /// The published table over every raw score that a scale can take.
     pub fn published_scales(&self) -> &PerScale<PublishedScale> {
-        &self.published_flat
+        &self.published_scales
     }
 
     /// The raw scores that each scale can take.
@@ -244,7 +238,7 @@ impl NormStore {
 
 /// Bounded by bytes and by entries at once: no entry weighs less than its share of the bytes.
 fn group_cache(options: &NormStoreOptions, counters: Arc<Counters>) -> Cache<GroupKey, Option<Arc<GroupNorms>>> {
-    let capacity = options.cache_bytes / 4;
+    let capacity = options.cache_bytes - options.cache_bytes / 4;
     let least = capacity.div_ceil(options.cache_entries.max(1));
     Cache::builder()
         .max_capacity(capacity as u64)
@@ -257,5 +251,5 @@ fn group_cache(options: &NormStoreOptions, counters: Arc<Counters>) -> Cache<Gro
 
 /// What an entry of the group cache needs; its key and the cache's own record of it are reckoned at 256 bytes.
 fn entry_bytes(norms: &Option<Arc<GroupNorms>>) -> usize {
-    256 + norms.as_deref().map_or(0, group_bytes)
+    256 + norms.as_deref().map_or(0, GroupNorms::bytes)
 }

@@ -20,6 +20,7 @@ use crate::norms::{
     ChainStep, GroupSummary, GroupToken, NormError, NormSource, NormStore, NormStoreOptions, PublishedNorms,
     StepOutcome,
 };
+use crate::storage::StorageError;
 
 /// Groups held in memory, with a count of the loads.
 #[derive(Debug, Default)]
@@ -70,7 +71,7 @@ impl NormSource for MemorySource {
         tokio::time::sleep(self.delay).await;
         if self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
             let source = object_store::Error::Generic { store: "memory", source: "busy".into() };
-            return Err(NormError::Store { location: "groups in memory".to_owned(), source });
+            return Err(StorageError::of_store("groups in memory", "read it", source).into());
         }
         Ok(self.groups.get(&(group.to_owned(), version.to_owned())).cloned())
     }
@@ -245,7 +246,7 @@ async fn a_failed_load_is_told_as_retryable_and_tried_again() {
     let store = store_of(&source, NormStoreOptions::default());
     let error = store.resolve(&tokens(&["Total"])).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
-    assert_eq!(error.to_string(), "cannot read the norm table groups in memory");
+    assert!(error.to_string().starts_with("groups in memory: cannot read it"), "{error}");
     let answer = store.lookup(&tokens(&["Total"]), Scale::Ce, 20).await.unwrap();
     assert_eq!(answer.percentile, 50.0);
     assert_eq!(store.stats().entries, 1);

@@ -13,9 +13,6 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use tokio::runtime::Handle;
@@ -27,6 +24,7 @@ use crate::norms::import::ImportOptions;
 use crate::norms::import::fault::{FaultCause, FaultLog};
 use crate::norms::import::parse::{RowParser, RowText, SORT_SCHEMA};
 use crate::norms::parquet::reader::ObjectReader;
+use crate::storage::{Location, StorageError};
 
 /// The columns of a table to import, and whether it must have them.
 const COLUMNS: [(&str, bool); 6] = [
@@ -46,38 +44,24 @@ enum Format {
 }
 
 /// A table to import.
-#[derive(Debug, Clone)]
-pub struct ImportInput {
-    store: Arc<dyn ObjectStore>,
-    path: Path,
-    location: String,
+#[derive(Debug)]
+pub(crate) struct ImportInput {
+    at: Location,
     format: Format,
+    /// What messages call the table.
+    pub(crate) location: String,
 }
 
 impl ImportInput {
-    /// A table in a store: CSV or Parquet by the end of its name. `location` is what messages call it.
-    pub fn new(store: Arc<dyn ObjectStore>, path: Path, location: impl Into<String>) -> Result<Self, NormError> {
-        let location = location.into();
-        let format = match path.extension() {
+    /// A table, CSV or Parquet by the end of its name.
+    pub(crate) fn new(at: Location) -> Result<Self, NormError> {
+        let location = at.to_string();
+        let format = match at.path.extension() {
             Some("csv") => Format::Csv,
             Some("parquet") => Format::Parquet,
             _ => return Err(NormError::NotATable { location }),
         };
-        Ok(ImportInput { store, path, location, format })
-    }
-
-    /// What messages call the table.
-    pub fn location(&self) -> &str {
-        &self.location
-    }
-
-    /// A local table.
-    pub fn local(path: &std::path::Path) -> Result<Self, NormError> {
-        let location = path.display().to_string();
-        let absolute = path.canonicalize().map_err(NormError::io("read", &location))?;
-        let object = Path::from_absolute_path(absolute)
-            .map_err(|error| NormError::Store { location: location.clone(), source: error.into() })?;
-        ImportInput::new(Arc::new(LocalFileSystem::new()), object, location)
+        Ok(ImportInput { at, format, location })
     }
 }
 
@@ -119,13 +103,22 @@ async fn read_csv(
     parser: RowParser,
     rows: Sender<PlanResult<RecordBatch>>,
 ) -> Result<(), NormError> {
-    let object = input.store.get(&input.path).await.map_err(NormError::store(&input.location))?;
-    let bytes = ObjectBytes { chunks: object.into_stream(), current: Bytes::new(), runtime: Handle::current() };
-    let location = input.location.clone();
+    let chunks = input.at.stream(None).await?;
+    let bytes = ObjectBytes { chunks, current: Bytes::new(), runtime: Handle::current() };
     let parse = tokio::task::spawn_blocking(move || parse_csv(BufReader::new(bytes), parser, &rows));
-    match parse.await {
-        Ok(parsed) => parsed.map_err(NormError::io("read", location)),
-        Err(panic) => Err(NormError::Io { action: "read", location, source: std::io::Error::other(panic) }),
+    let failed = |source| NormError::Io { action: "read", location: input.location.clone(), source };
+    let error = match parse.await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error,
+        Err(panic) => return Err(failed(std::io::Error::other(panic))),
+    };
+    // Rows of any length and content are taken as they are, so what fails is the reading.
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => match error.downcast::<StorageError>() {
+            Ok(error) => Err(NormError::Storage(error)),
+            Err(error) => Err(failed(error)),
+        },
+        other => Err(failed(std::io::Error::other(format!("{other:?}")))),
     }
 }
 
@@ -133,7 +126,7 @@ fn parse_csv(
     bytes: impl Read,
     mut parser: RowParser,
     rows: &Sender<PlanResult<RecordBatch>>,
-) -> Result<(), std::io::Error> {
+) -> Result<(), csv::Error> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
     let mut record = csv::ByteRecord::new();
     if !reader.read_byte_record(&mut record)? {
@@ -188,8 +181,8 @@ async fn read_parquet(
     let parquet = NormError::parquet(&input.location);
     let arrow =
         |error: arrow::error::ArrowError| NormError::Parquet { location: input.location.clone(), source: error.into() };
-    let object = input.store.head(&input.path).await.map_err(NormError::store(&input.location))?;
-    let reader = ObjectReader { store: Arc::clone(&input.store), path: input.path.clone(), size: object.size };
+    let size = input.at.head().await?.size;
+    let reader = ObjectReader { store: Arc::clone(&input.at.store), path: input.at.path.clone(), size };
     let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(&parquet)?;
     let names = COLUMNS.map(|(column, _)| builder.schema().column_with_name(column).map(|_| column));
     if !has_all_columns(&parser, names.map(|name| name.is_some())) {
@@ -242,7 +235,7 @@ fn row(fields: [&str; COLUMNS.len()]) -> RowText<'_> {
 
 /// The bytes of an object, for a reader on a blocking thread.
 struct ObjectBytes {
-    chunks: BoxStream<'static, object_store::Result<Bytes>>,
+    chunks: BoxStream<'static, Result<Bytes, StorageError>>,
     current: Bytes,
     runtime: Handle,
 }
@@ -250,7 +243,7 @@ struct ObjectBytes {
 impl Read for ObjectBytes {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         while self.current.is_empty() {
-            match self.runtime.block_on(self.chunks.try_next())? {
+            match self.runtime.block_on(self.chunks.try_next()).map_err(std::io::Error::other)? {
                 Some(chunk) => self.current = chunk,
                 None => return Ok(0),
             }

@@ -24,19 +24,17 @@ use futures::TryStreamExt;
 use serde::Serialize;
 
 pub use fault::{FaultCause, FaultReport, NormFault};
-pub use input::ImportInput;
 pub use temporary::TemporaryNorms;
 pub use validate::{ValidatedTable, validate};
-pub use write::ImportTarget;
 
 use crate::model::norm::RawRange;
 use crate::model::{PerScale, Scale};
 use crate::norms::error::NormError;
-use crate::norms::published::PublishedNorms;
+use crate::storage::{Location, Storage, StorageError};
 use fault::FaultLog;
-use input::InputRows;
+use input::{ImportInput, InputRows};
 use series::{SeriesCheck, SortedRow};
-use write::{StagedTable, TableWriter};
+use write::{StagedTable, TableWriter, table, write_error};
 
 /// The unit in which a table to import gives the raw scores of LFI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,9 +70,8 @@ impl fmt::Display for LfiUnit {
 /// How norm tables are imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportOptions {
-    /// The raw scores that each scale can take. A row may name one of these or one within the published range of its scale
-    /// (the published norms begin at 11, as eleven items would give); any other is a fault. The highest of LFI is what an LFI
-    /// of 1 is worth in exact keys.
+    /// The raw scores that rows may name; others are faults. An instrument tells them as `norm_ranges`: those that its key can
+    /// give and those that the published norms span. The highest of LFI is what an LFI of 1 is worth in exact keys.
     pub ranges: PerScale<RawRange>,
     /// The version of all rows, whatever their column says. Without it a row's own version counts, and `default` where it has
     /// none.
@@ -90,7 +87,7 @@ pub struct ImportOptions {
 }
 
 impl ImportOptions {
-    /// The defaults, for an instrument whose scales take the raw scores of `ranges`.
+    /// The defaults, for rows with raw scores of `ranges`.
     pub fn new(ranges: PerScale<RawRange>) -> Self {
         ImportOptions {
             ranges,
@@ -101,16 +98,6 @@ impl ImportOptions {
             max_faults: 10_000,
         }
     }
-}
-
-/// The raw scores that rows of a table may name; see [`ImportOptions::ranges`].
-fn accepted_ranges(ranges: &PerScale<RawRange>) -> PerScale<RawRange> {
-    PerScale::from_fn(|scale| match (ranges[scale], PublishedNorms::klsi4().range(scale)) {
-        (possible, _) if scale == Scale::Lfi => possible,
-        (possible, published) => {
-            RawRange { lowest: possible.lowest.min(published.lowest), highest: possible.highest.max(published.highest) }
-        }
-    })
 }
 
 /// A table that an import wrote.
@@ -142,25 +129,30 @@ impl ImportReport {
     }
 }
 
-/// Imports tables into a directory or store: `VERSION.parquet` for each version that the rows name.
+/// Imports tables, CSV or Parquet by the end of their names, into a folder: `VERSION.parquet` for each version that the rows
+/// name.
 ///
-/// Nothing becomes visible unless every row of every input is good. A version that the target holds already is an error, also
+/// Nothing becomes visible unless every row of every input is good. A version that the folder holds already is an error, also
 /// when another import writes it at the same time; with several versions, those published before that stay. Memory: the
-/// sort's limit and a few batches.
+/// sort's limit, a few batches, and what an upload buffers.
 ///
 /// # Errors
 /// [`NormError::Faults`] with every fault by file and line; [`NormError::VersionExists`]; [`NormError::NoRows`]; failures of
 /// reading, sorting and writing.
 pub async fn import(
-    inputs: Vec<ImportInput>,
-    target: &ImportTarget,
+    storage: &Storage,
+    inputs: Vec<Location>,
+    to: &Location,
     options: ImportOptions,
 ) -> Result<ImportReport, NormError> {
+    let inputs: Arc<[ImportInput]> = inputs.into_iter().map(ImportInput::new).collect::<Result<_, _>>()?;
     if let Some(version) = &options.norm_version {
         parse::check_version(version).map_err(|cause| NormError::Version { version: version.clone(), cause })?;
-        target.check_free(version).await?;
+        let at = table(to, version);
+        if at.exists().await? {
+            return Err(write_error(StorageError::AlreadyExists { target: at.to_string() }, version));
+        }
     }
-    let inputs: Arc<[ImportInput]> = inputs.into();
     let options = Arc::new(ImportOptions { chunk_rows: options.chunk_rows.max(1), ..options });
     let faults = Arc::new(Mutex::new(FaultLog::new(options.max_faults)));
     let mut batches = sort::sorted(InputRows {
@@ -168,7 +160,7 @@ pub async fn import(
         options: Arc::clone(&options),
         faults: Arc::clone(&faults),
     })?;
-    let mut tables = Tables::new(target, &inputs, options.chunk_rows, Arc::clone(&faults));
+    let mut tables = Tables::new(storage, to, &inputs, options.chunk_rows, Arc::clone(&faults));
     while let Some(batch) = batches.try_next().await.map_err(sort::sort_error)? {
         tables.take(&batch).await?;
     }
@@ -178,12 +170,12 @@ pub async fn import(
         return Err(NormError::Faults(report));
     }
     if staged.is_empty() {
-        let locations: Vec<&str> = inputs.iter().map(ImportInput::location).collect();
+        let locations: Vec<&str> = inputs.iter().map(|input| input.location.as_str()).collect();
         return Err(NormError::NoRows { location: locations.join(", ") });
     }
     let mut report = ImportReport { tables: Vec::with_capacity(staged.len()) };
     for table in staged {
-        report.tables.push(table.publish(target).await?);
+        report.tables.push(table.publish().await?);
     }
     Ok(report)
 }
@@ -191,7 +183,8 @@ pub async fn import(
 /// The tables of an import as its sorted rows come in, one version after another. Once there is a fault no more is written,
 /// but rows are still checked.
 struct Tables<'a> {
-    target: &'a ImportTarget,
+    storage: &'a Storage,
+    folder: &'a Location,
     inputs: &'a [ImportInput],
     chunk_rows: usize,
     faults: Arc<Mutex<FaultLog>>,
@@ -202,12 +195,14 @@ struct Tables<'a> {
 
 impl<'a> Tables<'a> {
     fn new(
-        target: &'a ImportTarget,
+        storage: &'a Storage,
+        folder: &'a Location,
         inputs: &'a [ImportInput],
         chunk_rows: usize,
         faults: Arc<Mutex<FaultLog>>,
     ) -> Self {
-        Tables { target, inputs, chunk_rows, faults, series: SeriesCheck::default(), writer: None, staged: Vec::new() }
+        let (series, staged) = (SeriesCheck::default(), Vec::new());
+        Tables { storage, folder, inputs, chunk_rows, faults, series, writer: None, staged }
     }
 
     async fn take(&mut self, batch: &RecordBatch) -> Result<(), NormError> {
@@ -216,11 +211,11 @@ impl<'a> Tables<'a> {
         for index in 0..batch.num_rows() {
             let Some(row) = sorted_row(batch, index) else { continue };
             let inputs = self.inputs;
-            let place = |(input, line): (usize, u64)| format!("{}:{line}", inputs[input].location());
+            let place = |(input, line): (usize, u64)| format!("{}:{line}", inputs[input].location);
             if let Some(cause) = self.series.check(&row, place) {
                 let (input, line) = row.origin;
                 let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-                faults.add(input, inputs[input].location(), line, cause);
+                faults.add(input, &inputs[input].location, line, cause);
                 clean = false;
             }
             if clean {
@@ -236,7 +231,7 @@ impl<'a> Tables<'a> {
 
     async fn write(&mut self, row: &SortedRow<'_>) -> Result<(), NormError> {
         if self.writer.as_ref().is_none_or(|writer| writer.version() != row.version) {
-            let next = TableWriter::create(self.target, row.version, self.chunk_rows).await?;
+            let next = TableWriter::create(self.storage, self.folder, row.version, self.chunk_rows).await?;
             if let Some(ended) = self.writer.replace(next) {
                 self.staged.push(ended.finish().await?);
             }

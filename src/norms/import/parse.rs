@@ -8,12 +8,12 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
+use crate::model::Scale;
 use crate::model::norm::{
     DEFAULT_VERSION, FREQUENCY, NORM_GROUP, NORM_VERSION, PERCENTILE, RAW_SCORE, RawRange, SCALE,
 };
-use crate::model::{PerScale, Scale};
 use crate::norms::import::fault::{FaultCause, FaultLog};
-use crate::norms::import::{ImportOptions, LfiUnit, accepted_ranges};
+use crate::norms::import::{ImportOptions, LfiUnit};
 use crate::norms::token::VERSION_SEPARATOR;
 
 /// Column of the rows to sort: the number of the file that a row came from.
@@ -53,7 +53,6 @@ pub(crate) struct RowText<'a> {
 #[derive(Debug)]
 pub(crate) struct RowParser {
     options: Arc<ImportOptions>,
-    accepted: PerScale<RawRange>,
     faults: Arc<Mutex<FaultLog>>,
     input: usize,
     file: String,
@@ -70,7 +69,6 @@ pub(crate) struct RowParser {
 impl RowParser {
     pub(crate) fn new(options: Arc<ImportOptions>, faults: Arc<Mutex<FaultLog>>, input: usize, file: String) -> Self {
         RowParser {
-            accepted: accepted_ranges(&options.ranges),
             options,
             faults,
             input,
@@ -152,9 +150,9 @@ impl RowParser {
     fn parse_raws(&self, scale: Scale, text: &str) -> Result<Vec<i32>, FaultCause> {
         let raw = parse_integer(text)?;
         let hundredths = scale == Scale::Lfi && self.options.lfi_unit == LfiUnit::Hundredths;
-        let possible = if hundredths { RawRange { lowest: 0, highest: 100 } } else { self.accepted[scale] };
+        let possible = if hundredths { RawRange { lowest: 0, highest: 100 } } else { self.options.ranges[scale] };
         match i32::try_from(raw) {
-            Ok(raw) if possible.contains(raw) && hundredths => Ok(keys_of_hundredth(raw, self.accepted[scale])),
+            Ok(raw) if possible.contains(raw) && hundredths => Ok(keys_of_hundredth(raw, self.options.ranges[scale])),
             Ok(raw) if possible.contains(raw) => Ok(vec![raw]),
             _ => Err(FaultCause::RawOutOfRange { scale, raw, range: possible }),
         }

@@ -6,9 +6,10 @@ use tempfile::TempDir;
 
 use crate::model::norm::GroupNorms;
 use crate::norms::error::NormError;
-use crate::norms::import::{ImportInput, ImportOptions, ImportReport, ImportTarget, import};
+use crate::norms::import::{ImportOptions, ImportReport, import};
 use crate::norms::parquet::ParquetNorms;
 use crate::norms::source::{GroupSummary, NormSource};
+use crate::storage::{Location, Storage};
 
 /// Norms imported to a temporary directory, which is removed when this is dropped.
 ///
@@ -23,14 +24,19 @@ pub struct TemporaryNorms {
 
 impl TemporaryNorms {
     /// Imports tables as [`import`] does, to a temporary directory of the system's.
-    pub async fn import(inputs: Vec<ImportInput>, options: ImportOptions) -> Result<TemporaryNorms, NormError> {
+    pub async fn import(
+        storage: &Storage,
+        inputs: Vec<Location>,
+        options: ImportOptions,
+    ) -> Result<TemporaryNorms, NormError> {
         let directory =
             TempDir::with_prefix("normstream-norms-").map_err(NormError::io("create", "a temporary directory"))?;
-        let locations: Vec<String> = inputs.iter().map(|input| input.location().to_owned()).collect();
+        let names: Vec<String> = inputs.iter().map(ToString::to_string).collect();
         let chunk_rows = options.chunk_rows;
-        let report = import(inputs, &ImportTarget::Local(directory.path().to_owned()), options).await?;
-        let norms = ParquetNorms::open_local(directory.path(), chunk_rows).await?;
-        let description = format!("norm table {} ({} rows)", locations.join(", "), norms.rows());
+        let folder = storage.open(&directory.path().display().to_string())?;
+        let report = import(storage, inputs, &folder, options).await?;
+        let norms = ParquetNorms::open(&folder, chunk_rows).await?;
+        let description = format!("norm table {} ({} rows)", names.join(", "), norms.rows());
         Ok(TemporaryNorms { description, norms, report, _directory: directory })
     }
 

@@ -1,11 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use arrow::array::{Float64Array, Int64Array, StringArray};
 use arrow::datatypes::DataType;
-use object_store::memory::InMemory;
 use parquet::arrow::ArrowWriter;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use proptest::prelude::*;
@@ -14,47 +13,64 @@ use tempfile::TempDir;
 use super::*;
 use crate::instrument::Instrument;
 use crate::norms::import::parse::keys_of_hundredth;
-use crate::norms::{NormSource, ParquetNorms};
+use crate::norms::{NormSource, ParquetNorms, open_norms};
+use crate::storage::StorageOptions;
+
+fn storage() -> Storage {
+    Storage::new(StorageOptions::default(), []).unwrap()
+}
 
 /// A folder with tables to import, and one to import to.
 struct Workspace {
     root: TempDir,
+    storage: Storage,
 }
 
 impl Workspace {
     fn new() -> Self {
-        Workspace { root: TempDir::new().unwrap() }
+        Workspace { root: TempDir::new().unwrap(), storage: storage() }
     }
 
-    fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.root.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        path
+    fn path(&self, name: &str) -> String {
+        self.root.path().join(name).display().to_string()
     }
 
-    fn norms(&self) -> PathBuf {
-        self.root.path().join("norms")
+    fn file(&self, name: &str, content: &str) -> String {
+        std::fs::write(self.path(name), content).unwrap();
+        self.path(name)
+    }
+
+    fn parquet(&self, name: &str, batch: &RecordBatch) -> String {
+        let file = std::fs::File::create(self.path(name)).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(batch).unwrap();
+        writer.close().unwrap();
+        self.path(name)
+    }
+
+    fn norms(&self) -> Location {
+        self.storage.open(&self.path("norms")).unwrap()
     }
 
     fn written(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.norms()) else { return Vec::new() };
+        let Ok(entries) = std::fs::read_dir(self.path("norms")) else { return Vec::new() };
         let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
 
-    async fn import(&self, paths: &[&Path], options: ImportOptions) -> Result<ImportReport, NormError> {
-        let inputs = paths.iter().map(|path| ImportInput::local(path).unwrap()).collect();
-        import(inputs, &ImportTarget::Local(self.norms()), options).await
+    async fn import(&self, paths: &[&str], options: ImportOptions) -> Result<ImportReport, NormError> {
+        let inputs = paths.iter().map(|path| self.storage.open(path).unwrap()).collect();
+        import(&self.storage, inputs, &self.norms(), options).await
     }
 
     async fn open(&self) -> ParquetNorms {
-        ParquetNorms::open_local(&self.norms(), 100).await.unwrap()
+        ParquetNorms::open(&self.norms(), 100).await.unwrap()
     }
 }
 
 fn options() -> ImportOptions {
-    ImportOptions::new(Instrument::klsi4().raw_ranges())
+    ImportOptions::new(Instrument::klsi4().norm_ranges())
 }
 
 fn faults(error: NormError) -> Vec<String> {
@@ -99,7 +115,7 @@ async fn imported_groups_answer_exactly_what_the_csv_says() {
     let expected = csv_rows(&std::fs::read_to_string(demo).unwrap());
     assert_eq!(expected.len(), 2_019);
     let workspace = Workspace::new();
-    let report = workspace.import(&[Path::new(demo)], options()).await.unwrap();
+    let report = workspace.import(&[demo], options()).await.unwrap();
     assert_eq!(workspace.written(), ["default.parquet"]);
     assert_eq!((report.tables.len(), report.rows(), report.tables[0].groups), (1, 2_019, 10));
     let norms = workspace.open().await;
@@ -111,9 +127,9 @@ async fn imported_groups_answer_exactly_what_the_csv_says() {
     let validated = validate(&norms, &options().ranges, 10).await.unwrap();
     assert_eq!((validated[0].rows, validated[0].digest_checked), (2_019, true));
 
-    let temporary = TemporaryNorms::import(vec![ImportInput::local(Path::new(demo)).unwrap()], options()).await;
-    let temporary = temporary.unwrap();
-    assert_eq!(loaded_rows(&temporary).await, expected);
+    let temporary = open_norms(&workspace.storage, demo, options()).await.unwrap();
+    assert_eq!(loaded_rows(temporary.as_ref()).await, expected);
+    assert_eq!(temporary.description(), format!("norm table {demo} (2019 rows)"));
     assert_eq!(temporary.digest(), norms.digest(), "the same rows, imported twice");
 }
 
@@ -169,7 +185,7 @@ async fn every_fault_of_every_file_is_told_with_its_line_and_nothing_is_written(
             "columns.csv:1: the column 'percentile' is missing".to_owned(),
             "order.csv:2: RO 21 of Total has the percentile 20, below the 30 of 20".to_owned(),
             "order.csv:4: RO 22 of Total has the percentile 25, below the 30 of 20".to_owned(),
-            format!("order.csv:5: CE 12 of Total stands already in {}:2", rows.display()),
+            format!("order.csv:5: CE 12 of Total stands already in {rows}:2"),
         ]
     );
     assert_eq!(workspace.written(), [""; 0]);
@@ -212,7 +228,7 @@ async fn a_version_is_written_once_and_never_edited() {
 async fn two_imports_of_one_version_at_once_give_one_table() {
     let workspace = Workspace::new();
     let file = workspace.file("rows.csv", "norm_group,scale,raw_score,percentile\nTotal,CE,12,5\n");
-    let files = [file.as_path()];
+    let files = [file.as_str()];
     let (one, other) = tokio::join!(workspace.import(&files, options()), workspace.import(&files, options()));
     assert_eq!(usize::from(one.is_ok()) + usize::from(other.is_ok()), 1, "{one:?} {other:?}");
     assert_eq!(workspace.written(), ["default.parquet"], "and nothing is left behind");
@@ -276,7 +292,6 @@ async fn a_duplicate_in_hundredths_is_told_once() {
 #[tokio::test]
 async fn parquet_is_imported_like_csv_whatever_its_types() {
     let workspace = Workspace::new();
-    let path = workspace.root.path().join("rows.parquet");
     let groups = arrow::compute::cast(
         &StringArray::from(vec!["Total", "Total", "Spain"]),
         &DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
@@ -288,9 +303,7 @@ async fn parquet_is_imported_like_csv_whatever_its_types() {
         ("norm_group", groups.unwrap()),
     ])
     .unwrap();
-    let mut writer = ArrowWriter::try_new(std::fs::File::create(&path).unwrap(), batch.schema(), None).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
+    let path = workspace.parquet("rows.parquet", &batch);
     workspace.import(&[&path], options()).await.unwrap();
     let norms = workspace.open().await;
     let total = norms.load("Total", "default").await.unwrap().unwrap();
@@ -304,9 +317,7 @@ async fn parquet_is_imported_like_csv_whatever_its_types() {
         ("norm_group", Arc::new(StringArray::from(vec!["Total", "Total"])) as _),
     ])
     .unwrap();
-    let mut writer = ArrowWriter::try_new(std::fs::File::create(&path).unwrap(), faulty.schema(), None).unwrap();
-    writer.write(&faulty).unwrap();
-    writer.close().unwrap();
+    let path = workspace.parquet("rows.parquet", &faulty);
     let other = ImportOptions { norm_version: Some("2026".to_owned()), ..options() };
     assert_eq!(faults(workspace.import(&[&path], other).await.unwrap_err()), ["rows.parquet:2: 'percentile' is empty"]);
 }
@@ -336,7 +347,7 @@ async fn a_table_larger_than_the_memory_is_sorted_through_the_disk() {
     let group = norms.load("GROUP:0123", "default").await.unwrap().unwrap();
     assert_eq!(group.scales[Scale::Ce].exact(48), Some(100.0));
 
-    let parquet = SerializedFileReader::new(std::fs::File::open(workspace.norms().join("default.parquet")).unwrap());
+    let parquet = SerializedFileReader::new(std::fs::File::open(workspace.path("norms/default.parquet")).unwrap());
     let metadata = parquet.unwrap().metadata().clone();
     assert_eq!(metadata.num_row_groups() as u64, rows.div_ceil(16_400));
     assert_eq!(metadata.row_group(0).num_rows(), 16_400, "whole pages of 100 rows");
@@ -353,25 +364,23 @@ async fn a_table_without_rows_is_not_imported() {
     let error = workspace.import(&[&empty], options()).await.unwrap_err();
     assert_eq!(faults(error)[0], "empty.csv:1: the column 'norm_group' is missing");
     let text = workspace.file("rows.txt", "");
-    assert!(matches!(ImportInput::local(&text), Err(NormError::NotATable { .. })));
+    assert!(matches!(workspace.import(&[&text], options()).await, Err(NormError::NotATable { .. })));
+    assert!(matches!(open_norms(&workspace.storage, &text, options()).await, Err(NormError::NotATable { .. })));
+    let missing = workspace.import(&[&workspace.path("none.csv")], options()).await.unwrap_err();
+    assert!(missing.to_string().ends_with("none.csv does not exist"), "{missing}");
 }
 
 #[tokio::test]
-async fn a_store_is_a_target_too_and_holds_a_version_once() {
+async fn any_store_is_a_target_and_holds_a_version_once() {
     let workspace = Workspace::new();
     let file = workspace.file("rows.csv", "norm_group,scale,raw_score,percentile\nTotal,CE,12,5\n");
-    let store: Arc<dyn object_store::ObjectStore> = Arc::new(InMemory::new());
-    let target = ImportTarget::Store {
-        store: Arc::clone(&store),
-        prefix: "tables/norms".into(),
-        location: "memory:///tables/norms".to_owned(),
-    };
-    let inputs = || vec![ImportInput::local(&file).unwrap()];
-    let report = import(inputs(), &target, options()).await.unwrap();
+    let folder = workspace.storage.open("memory:///tables/norms").unwrap();
+    let inputs = || vec![workspace.storage.open(&file).unwrap()];
+    let report = import(&workspace.storage, inputs(), &folder, options()).await.unwrap();
     assert_eq!(report.tables[0].location, "memory:///tables/norms/default.parquet");
-    assert!(matches!(import(inputs(), &target, options()).await, Err(NormError::VersionExists { .. })));
-    let norms =
-        ParquetNorms::open_directory(store, "tables/norms".into(), "memory:///tables/norms", 100).await.unwrap();
+    let again = import(&workspace.storage, inputs(), &folder, options()).await;
+    assert!(matches!(again, Err(NormError::VersionExists { .. })), "{again:?}");
+    let norms = open_norms(&workspace.storage, "memory:///tables/norms", options()).await.unwrap();
     assert_eq!(norms.load("Total", "default").await.unwrap().unwrap().scales[Scale::Ce].exact(12), Some(5.0));
 }
 
@@ -407,7 +416,7 @@ proptest! {
             }
         }
         let workspace = Workspace::new();
-        let mut writer = csv::Writer::from_path(workspace.root.path().join("rows.csv")).unwrap();
+        let mut writer = csv::Writer::from_path(workspace.path("rows.csv")).unwrap();
         writer.write_record(["percentile", "norm_group", "scale", "raw_score"]).unwrap();
         for ((group, _, scale, raw), percentile) in expected.iter().rev() {
             writer.write_record([&percentile.to_string(), group, scale.code(), &raw.to_string()]).unwrap();
@@ -415,7 +424,7 @@ proptest! {
         writer.flush().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let file = workspace.root.path().join("rows.csv");
+            let file = workspace.path("rows.csv");
             let options = ImportOptions { chunk_rows, ..options() };
             workspace.import(&[&file], options.clone()).await.unwrap();
             let norms = workspace.open().await;

@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 use crate::model::PerScale;
 use crate::model::norm::{FREQUENCY, RAW_SCORE, RawRange};
 use crate::norms::error::{Damage, NormError};
-use crate::norms::import::accepted_ranges;
 use crate::norms::import::fault::{FaultCause, FaultLog};
 use crate::norms::import::series::{SeriesCheck, SortedRow};
 use crate::norms::import::write::digest_row;
@@ -41,7 +40,6 @@ pub async fn validate(
     ranges: &PerScale<RawRange>,
     max_faults: usize,
 ) -> Result<Vec<ValidatedTable>, NormError> {
-    let ranges = &accepted_ranges(ranges);
     let mut faults = FaultLog::new(max_faults);
     let mut tables = Vec::new();
     for number in 0..norms.locations().count() {

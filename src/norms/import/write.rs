@@ -1,20 +1,19 @@
-//! Writes one version's table: sorted Parquet made for lookups, staged beside its place and then published at once.
+//! Writes one version's table: sorted Parquet made for lookups, visible only when all of the import is known to be good.
 
-use std::path::{Path as LocalPath, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Builder, Int32Builder, Int64Builder, RecordBatch, StringBuilder};
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, WriteMultipart};
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use parquet::arrow::AsyncArrowWriter;
+use parquet::arrow::async_writer::AsyncFileWriter;
 use parquet::basic::{Compression, Encoding};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
-use tokio::io::AsyncReadExt;
 
 use crate::model::norm::{FREQUENCY, NORM_SCHEMA, PERCENTILE, RAW_SCORE};
 use crate::norms::error::NormError;
@@ -22,90 +21,44 @@ use crate::norms::import::ImportedTable;
 use crate::norms::import::series::SortedRow;
 use crate::norms::parquet::ROWS_DIGEST;
 use crate::norms::source::hex;
+use crate::storage::{Location, Storage, StorageError, Upload};
 
 /// Rows a row group has, about; it is a whole number of pages.
 const ROW_GROUP_ROWS: usize = 16_384;
 
-/// A table that fits is put in one request, which stores do only if the name is free; a larger one goes up in parts of this
-/// size under another name and is then renamed.
-const PART_BYTES: usize = 32 << 20;
-
-/// Where imported tables go: one file a version, named by it.
-#[derive(Debug, Clone)]
-pub enum ImportTarget {
-    /// A local directory, made if it does not exist.
-    Local(PathBuf),
-    /// A prefix in a store.
-    Store {
-        /// The store.
-        store: Arc<dyn ObjectStore>,
-        /// The prefix.
-        prefix: Path,
-        /// What messages call it.
-        location: String,
-    },
+/// The table of a version in a folder.
+pub(crate) fn table(folder: &Location, version: &str) -> Location {
+    folder.child(&format!("{version}.parquet"))
 }
 
-impl ImportTarget {
-    /// How messages call the table of a version.
-    pub(crate) fn table(&self, version: &str) -> String {
-        match self {
-            ImportTarget::Local(directory) => directory.join(file_name(version)).display().to_string(),
-            ImportTarget::Store { location, .. } => {
-                format!("{}/{}", location.trim_end_matches('/'), file_name(version))
-            }
+/// An error of writing a version's table; one that is there already has a name of its own.
+pub(crate) fn write_error(error: StorageError, version: &str) -> NormError {
+    match error {
+        StorageError::AlreadyExists { target } => {
+            NormError::VersionExists { version: version.to_owned(), location: target }
         }
-    }
-
-    /// Fails if the target holds the version already.
-    pub(crate) async fn check_free(&self, version: &str) -> Result<(), NormError> {
-        let location = self.table(version);
-        let exists = match self {
-            ImportTarget::Local(directory) => tokio::fs::try_exists(directory.join(file_name(version)))
-                .await
-                .map_err(NormError::io("look for", &location))?,
-            ImportTarget::Store { store, prefix, .. } => {
-                match store.head(&prefix.clone().join(file_name(version))).await {
-                    Ok(_) => true,
-                    Err(object_store::Error::NotFound { .. }) => false,
-                    Err(error) => return Err(NormError::store(location)(error)),
-                }
-            }
-        };
-        if exists { Err(NormError::VersionExists { version: version.to_owned(), location }) } else { Ok(()) }
-    }
-
-    /// A temporary file from which a table can be published: beside its place if that is local.
-    fn stage(&self) -> Result<NamedTempFile, NormError> {
-        match self {
-            ImportTarget::Local(directory) => {
-                let location = directory.display().to_string();
-                std::fs::create_dir_all(directory).map_err(NormError::io("create", &location))?;
-                let mut builder = tempfile::Builder::new();
-                builder.prefix(".importing-").suffix(".tmp");
-                #[cfg(unix)]
-                {
-                    // Readable for all that the umask allows, as an ordinary file is.
-                    use std::os::unix::fs::PermissionsExt;
-                    builder.permissions(std::fs::Permissions::from_mode(0o666));
-                }
-                builder.tempfile_in(directory).map_err(NormError::io("write to", location))
-            }
-            ImportTarget::Store { .. } => NamedTempFile::new().map_err(NormError::io("write", "a temporary file")),
-        }
+        error => NormError::Storage(error),
     }
 }
 
-fn file_name(version: &str) -> String {
-    format!("{version}.parquet")
+/// An upload as the Parquet writer wants it. Completing the file does not commit the upload.
+struct TableUpload(Upload);
+
+impl AsyncFileWriter for TableUpload {
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<(), ParquetError>> {
+        self.0.write(bytes).map(|written| written.map_err(|error| ParquetError::External(Box::new(error)))).boxed()
+    }
+
+    fn complete(&mut self) -> BoxFuture<'_, Result<(), ParquetError>> {
+        std::future::ready(Ok(())).boxed()
+    }
 }
 
-/// A table as it is being written. Memory: the rows of one row group, decoded and encoded.
+/// A table as it is being written. Memory: the rows of one row group, decoded and encoded, and what an upload buffers.
 pub(crate) struct TableWriter {
     version: String,
-    staged: NamedTempFile,
-    writer: AsyncArrowWriter<tokio::fs::File>,
     location: String,
+    writer: AsyncArrowWriter<TableUpload>,
     rows: RowBuffer,
     row_group_rows: usize,
     last_group: Option<String>,
@@ -125,19 +78,22 @@ struct RowBuffer {
 }
 
 impl TableWriter {
-    pub(crate) async fn create(target: &ImportTarget, version: &str, chunk_rows: usize) -> Result<Self, NormError> {
-        target.check_free(version).await?;
-        let location = target.table(version);
-        let staged = target.stage()?;
-        let file = staged.reopen().map_err(NormError::io("write", &location))?;
+    pub(crate) async fn create(
+        storage: &Storage,
+        folder: &Location,
+        version: &str,
+        chunk_rows: usize,
+    ) -> Result<Self, NormError> {
+        let at = table(folder, version);
+        let upload = storage.upload(&at, false).await.map_err(|error| write_error(error, version))?;
+        let location = at.to_string();
         let schema = Arc::clone(&NORM_SCHEMA);
-        let writer = AsyncArrowWriter::try_new(tokio::fs::File::from_std(file), schema, Some(properties(chunk_rows)))
+        let writer = AsyncArrowWriter::try_new(TableUpload(upload), schema, Some(properties(chunk_rows)))
             .map_err(NormError::parquet(&location))?;
         Ok(TableWriter {
             version: version.to_owned(),
-            staged,
-            writer,
             location,
+            writer,
             rows: RowBuffer::default(),
             row_group_rows: row_group_rows(chunk_rows),
             last_group: None,
@@ -177,23 +133,23 @@ impl TableWriter {
         write.await.map_err(NormError::parquet(&self.location))
     }
 
-    /// Ends the table; it is on disk, complete, and visible to nobody.
+    /// Ends the table; it is complete and visible to nobody.
     pub(crate) async fn finish(mut self) -> Result<StagedTable, NormError> {
         if !self.rows.raws.values_slice().is_empty() {
             self.flush().await?;
         }
         let digest = hex(&self.digest.finalize());
         self.writer.append_key_value_metadata(KeyValue::new(ROWS_DIGEST.to_owned(), digest));
-        self.writer.close().await.map_err(NormError::parquet(&self.location))?;
-        let location = self.location.clone();
-        let synced = tokio::task::spawn_blocking(move || {
-            self.staged.as_file().sync_all()?;
-            let bytes = self.staged.as_file().metadata()?.len();
-            Ok((self.staged, bytes))
-        });
-        let (staged, bytes) = flatten(synced.await).map_err(NormError::io("write", &location))?;
-        let table = ImportedTable { version: self.version, location, groups: self.groups, rows: self.written, bytes };
-        Ok(StagedTable { staged, table })
+        self.writer.finish().await.map_err(NormError::parquet(&self.location))?;
+        let TableUpload(upload) = self.writer.into_inner();
+        let table = ImportedTable {
+            version: self.version,
+            location: self.location,
+            groups: self.groups,
+            rows: self.written,
+            bytes: upload.size(),
+        };
+        Ok(StagedTable { upload, table })
     }
 }
 
@@ -222,91 +178,19 @@ pub(crate) fn digest_row(digest: &mut Sha256, row: &SortedRow<'_>) {
     digest.update(row.frequency.map_or(-1, |frequency| frequency.max(0)).to_le_bytes());
 }
 
-/// A complete table under a temporary name. Dropping it removes it.
+/// A complete table that nobody sees. Dropping it removes it.
 #[derive(Debug)]
 pub(crate) struct StagedTable {
-    staged: NamedTempFile,
+    upload: Upload,
     table: ImportedTable,
 }
 
 impl StagedTable {
     /// Makes the table visible under its own name, if nobody else has taken that by now.
-    pub(crate) async fn publish(self, target: &ImportTarget) -> Result<ImportedTable, NormError> {
-        let StagedTable { staged, table } = self;
-        match target {
-            ImportTarget::Local(directory) => publish_local(staged, directory, &table).await?,
-            ImportTarget::Store { store, prefix, .. } => upload(staged, store, prefix, &table).await?,
-        }
-        Ok(table)
+    pub(crate) async fn publish(self) -> Result<ImportedTable, NormError> {
+        self.upload.commit().await.map_err(|error| write_error(error, &self.table.version))?;
+        Ok(self.table)
     }
-}
-
-async fn publish_local(staged: NamedTempFile, directory: &LocalPath, table: &ImportedTable) -> Result<(), NormError> {
-    let (directory, name) = (directory.to_owned(), file_name(&table.version));
-    let published = tokio::task::spawn_blocking(move || {
-        staged.persist_noclobber(directory.join(name)).map_err(|error| error.error)?;
-        // A rename is durable once the directory is.
-        #[cfg(unix)]
-        std::fs::File::open(&directory)?.sync_all()?;
-        Ok(())
-    });
-    flatten(published.await).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => version_exists(table),
-        _ => NormError::io("write", &table.location)(error),
-    })
-}
-
-async fn upload(
-    staged: NamedTempFile,
-    store: &Arc<dyn ObjectStore>,
-    prefix: &Path,
-    table: &ImportedTable,
-) -> Result<(), NormError> {
-    let place = prefix.clone().join(file_name(&table.version));
-    let failed = |error| match error {
-        object_store::Error::AlreadyExists { .. } => version_exists(table),
-        error => NormError::store(&table.location)(error),
-    };
-    let read = NormError::io("read", "a temporary file");
-    if table.bytes <= PART_BYTES as u64 {
-        let bytes = tokio::fs::read(staged.path()).await.map_err(read)?;
-        let put = store.put_opts(&place, PutPayload::from(bytes), PutMode::Create.into());
-        return put.await.map(|_| ()).map_err(failed);
-    }
-    let name = staged.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let temporary = prefix.clone().join(format!(".importing-{name}"));
-    let mut parts =
-        WriteMultipart::new_with_chunk_size(store.put_multipart(&temporary).await.map_err(failed)?, PART_BYTES);
-    let mut file = tokio::fs::File::open(staged.path()).await.map_err(read)?;
-    loop {
-        let mut part = Vec::with_capacity(PART_BYTES);
-        match (&mut file).take(PART_BYTES as u64).read_to_end(&mut part).await {
-            Ok(0) => break,
-            Ok(_) => {
-                parts.wait_for_capacity(1).await.map_err(failed)?;
-                parts.put(part.into());
-            }
-            Err(error) => {
-                // The error that counts is the one above; what is left is removed by the store's rule for dead uploads.
-                let _ = parts.abort().await;
-                return Err(NormError::io("read", "a temporary file")(error));
-            }
-        }
-    }
-    parts.finish().await.map_err(failed)?;
-    let renamed = store.rename_if_not_exists(&temporary, &place).await;
-    if renamed.is_err() {
-        let _ = store.delete(&temporary).await;
-    }
-    renamed.map_err(failed)
-}
-
-fn version_exists(table: &ImportedTable) -> NormError {
-    NormError::VersionExists { version: table.version.clone(), location: table.location.clone() }
-}
-
-fn flatten<T>(joined: Result<std::io::Result<T>, tokio::task::JoinError>) -> std::io::Result<T> {
-    joined.unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
 }
 
 fn row_group_rows(chunk_rows: usize) -> usize {

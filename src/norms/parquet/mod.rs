@@ -12,7 +12,6 @@ pub(crate) mod rows;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path as LocalPath;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -20,9 +19,7 @@ use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
 use moka::future::Cache;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::ObjectMeta;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
@@ -41,6 +38,7 @@ use crate::norms::parquet::pages::PageDirectory;
 use crate::norms::parquet::reader::ObjectReader;
 use crate::norms::parquet::rows::{GroupRows, NormColumns, string_column};
 use crate::norms::source::{GroupSummary, NormSource, hex};
+use crate::storage::Location;
 
 /// The key of the footer's metadata under which import leaves a digest of the rows.
 pub(crate) const ROWS_DIGEST: &str = "normstream.rows.sha256";
@@ -75,74 +73,32 @@ struct NormFile {
 }
 
 impl ParquetNorms {
-    /// Opens one Parquet object. `location` is what messages call it; `chunk_rows` how many rows are decoded at a time.
-    pub async fn open_file(
-        store: Arc<dyn ObjectStore>,
-        path: Path,
-        location: &str,
-        chunk_rows: usize,
-    ) -> Result<ParquetNorms, NormError> {
-        let object = store.head(&path).await.map_err(NormError::store(location))?;
-        Self::open(location, vec![(location.to_owned(), store, object)], chunk_rows).await
-    }
-
-    /// Opens all `*.parquet` objects directly under a prefix, in the order of their names. Names that begin with `.` or `_`
-    /// are left alone.
-    pub async fn open_directory(
-        store: Arc<dyn ObjectStore>,
-        prefix: Path,
-        location: &str,
-        chunk_rows: usize,
-    ) -> Result<ParquetNorms, NormError> {
-        let listed = store.list_with_delimiter(Some(&prefix)).await.map_err(NormError::store(location))?;
-        let mut objects: Vec<ObjectMeta> = listed.objects;
+    /// Opens one Parquet object, or all `*.parquet` objects of a folder, at any depth, by path. Hidden ones and those whose
+    /// name or folder begins with `_` are left alone. `chunk_rows` rows are decoded at a time.
+    pub async fn open(at: &Location, chunk_rows: usize) -> Result<ParquetNorms, NormError> {
+        let mut objects = at.list_files().await?;
+        let listed = objects.len();
         objects.retain(|object| {
-            let name = object.location.filename().unwrap_or_default();
-            name.ends_with(".parquet") && !name.starts_with(['.', '_'])
+            let below: Vec<_> = object.location.prefix_match(&at.path).into_iter().flatten().collect();
+            object.location.extension() == Some("parquet") && !below.iter().any(|part| part.as_ref().starts_with('_'))
         });
+        if objects.is_empty() && listed == 1 && at.exists().await? {
+            return Err(NormError::NotATable { location: at.to_string() });
+        }
         if objects.is_empty() {
-            return Err(NormError::NoTables { location: location.to_owned() });
+            return Err(NormError::NoTables { location: at.to_string() });
         }
-        objects.sort_by(|a, b| a.location.cmp(&b.location));
-        let files = objects.into_iter().map(|object| {
-            let name = object.location.filename().unwrap_or_default();
-            (format!("{}/{name}", location.trim_end_matches('/')), Arc::clone(&store), object)
-        });
-        Self::open(location, files.collect(), chunk_rows).await
-    }
-
-    /// Opens a local Parquet file or a local directory of them.
-    pub async fn open_local(path: &LocalPath, chunk_rows: usize) -> Result<ParquetNorms, NormError> {
-        let location = path.display().to_string();
-        let absolute = tokio::fs::canonicalize(path).await.map_err(NormError::io("read", &location))?;
-        let metadata = tokio::fs::metadata(&absolute).await.map_err(NormError::io("read", &location))?;
-        let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new());
-        let object = Path::from_absolute_path(&absolute)
-            .map_err(|error| NormError::Store { location: location.clone(), source: error.into() })?;
-        if metadata.is_dir() {
-            Self::open_directory(store, object, &location, chunk_rows).await
-        } else {
-            Self::open_file(store, object, &location, chunk_rows).await
-        }
-    }
-
-    async fn open(
-        location: &str,
-        objects: Vec<(String, Arc<dyn ObjectStore>, ObjectMeta)>,
-        chunk_rows: usize,
-    ) -> Result<ParquetNorms, NormError> {
-        let mut digest = Sha256::new();
         // Footers are fetched a few at a time, and digested in the order of the files.
-        let opened = stream::iter(objects)
-            .map(|(location, store, object)| async move { NormFile::open(location, store, object).await });
+        let opened = stream::iter(objects).map(|object| NormFile::open(at, object));
         let opened: Vec<(NormFile, [u8; 32])> = opened.buffered(8).try_collect().await?;
+        let mut digest = Sha256::new();
         let files = opened.into_iter().map(|(file, file_digest)| {
             digest.update(file_digest);
             file
         });
         let files = files.collect();
         Ok(ParquetNorms {
-            location: location.to_owned(),
+            location: at.to_string(),
             files,
             directories: Cache::builder()
                 .max_capacity(DIRECTORY_BYTES)
@@ -235,12 +191,14 @@ impl NormSource for ParquetNorms {
 }
 
 impl NormFile {
-    async fn open(
-        location: String,
-        store: Arc<dyn ObjectStore>,
-        meta: ObjectMeta,
-    ) -> Result<(NormFile, [u8; 32]), NormError> {
-        let object = ObjectReader { store, path: meta.location.clone(), size: meta.size };
+    async fn open(folder: &Location, meta: ObjectMeta) -> Result<(NormFile, [u8; 32]), NormError> {
+        let below: Vec<_> = meta.location.prefix_match(&folder.path).into_iter().flatten().collect();
+        let below: Vec<&str> = below.iter().map(|part| part.as_ref()).collect();
+        let location = match below.as_slice() {
+            [] => folder.to_string(),
+            names => folder.child(&names.join("/")).to_string(),
+        };
+        let object = ObjectReader { store: Arc::clone(&folder.store), path: meta.location.clone(), size: meta.size };
         let parquet = NormError::parquet(&location);
         let footer = object.footer().await.map_err(&parquet)?;
         let schema = ParquetMetaDataReader::decode_schema(&footer).map_err(&parquet)?;
@@ -289,8 +247,7 @@ impl NormFile {
 
     /// The columns of a batch; an error of the conversion is one of the file.
     fn columns(&self, batch: &RecordBatch) -> Result<NormColumns, NormError> {
-        NormColumns::of(batch)
-            .map_err(|error| NormError::Parquet { location: self.location.clone(), source: error.into() })
+        NormColumns::of(batch).map_err(|error| NormError::parquet(&self.location)(error.into()))
     }
 
     /// All rows in file order, with the given columns.
@@ -327,10 +284,8 @@ impl NormFile {
         current: &mut Option<GroupSummary>,
         batch: &RecordBatch,
     ) -> Result<Vec<GroupSummary>, NormError> {
-        let column = |name| {
-            string_column(batch, name)
-                .map_err(|error| NormError::Parquet { location: self.location.clone(), source: error.into() })
-        };
+        let column =
+            |name| string_column(batch, name).map_err(|error| NormError::parquet(&self.location)(error.into()));
         let (groups, versions, scales) = (column(NORM_GROUP)?, column(NORM_VERSION)?, column(SCALE)?);
         let mut ended = Vec::new();
         for row in 0..batch.num_rows() {
