@@ -9,7 +9,8 @@ use tempfile::NamedTempFile;
 
 use crate::config::{Config, Flags, Profile, Scope};
 use crate::engine::{
-    ColumnNames, FileFormat, InputOptions, STDIN, Scoring, SessionInput, Source, StdinInput, discover, session_context,
+    ColumnNames, FileFormat, InputOptions, STDIN, Scoring, SessionInput, Source, Sources, StdinInput, discover,
+    format_of_name, session_context,
 };
 use crate::error::Error;
 use crate::instrument::Instrument;
@@ -31,7 +32,8 @@ pub(super) struct SessionArgs {
     /// Layout of the sessions: auto, wide, packed or long.
     #[arg(long, default_value = "auto", value_parser = parse_layout, value_name = "LAYOUT")]
     pub(super) layout: LayoutChoice,
-    /// Long layout: the file with the per-session columns.
+    /// Long layout: the table with the per-session columns, where the ranks' rows do not have them: a file, or anything that
+    /// INPUT may be.
     #[arg(long, value_name = "FILE")]
     pub(super) attributes: Option<String>,
     /// A column's name in the files, as in user_id=respondent. Repeatable.
@@ -171,10 +173,8 @@ pub(super) async fn open_norm_store(
 ) -> Result<Arc<NormStore>, Error> {
     let mut sources = Vec::with_capacity(config.settings.norms.len());
     for target in &config.settings.norms {
-        let options = ImportOptions {
-            chunk_rows: config.settings.chunk_rows,
-            ..ImportOptions::new(instrument.norm_ranges())
-        };
+        let options =
+            ImportOptions { chunk_rows: config.settings.chunk_rows, ..ImportOptions::new(instrument.norm_ranges()) };
         sources.push(open_norms(storage, target, options).await?);
     }
     Ok(Arc::new(NormStore::new(sources, instrument.raw_ranges(), config.settings.norm_options())))
@@ -189,19 +189,38 @@ fn attributes_of(chain: &Chain) -> Vec<String> {
     attributes
 }
 
+/// The session files, and the table of attributes if there is one.
 async fn open_sources(
     storage: &Storage,
     sessions: &SessionArgs,
     spooled: &mut Option<NamedTempFile>,
+) -> Result<Sources, Error> {
+    let attributes = sessions.attributes.as_slice();
+    if sessions.inputs.iter().chain(attributes).filter(|input| *input == STDIN).count() > 1 {
+        return Err(Error::Usage("- stands for standard input, which can be read only once".to_owned()));
+    }
+    // --input-format speaks of the sessions; a table of attributes whose name says its format is that.
+    let of_attributes = sessions.input_format.filter(|_| attributes.iter().all(|file| format_of_name(file).is_none()));
+    Ok(Sources {
+        sessions: open_inputs(storage, &sessions.inputs, sessions.input_format, spooled).await?,
+        attributes: open_inputs(storage, attributes, of_attributes, spooled).await?,
+    })
+}
+
+async fn open_inputs(
+    storage: &Storage,
+    inputs: &[String],
+    format: Option<FileFormat>,
+    spooled: &mut Option<NamedTempFile>,
 ) -> Result<Vec<Source>, Error> {
     let mut sources = Vec::new();
-    for input in &sessions.inputs {
+    for input in inputs {
         if input != STDIN {
-            let found = discover(storage, std::slice::from_ref(input), sessions.input_format).await?;
+            let found = discover(storage, std::slice::from_ref(input), format).await?;
             sources.extend(found.into_iter().map(Box::new).map(Source::File));
             continue;
         }
-        match StdinInput::open(sessions.input_format).await? {
+        match StdinInput::open(format).await? {
             StdinInput::Stream(stream) => sources.push(Source::Stdin(Arc::new(stream))),
             StdinInput::Spooled(file, format) => {
                 let path = file.path().display().to_string();

@@ -110,6 +110,34 @@ pub enum EngineError {
         /// The other layout.
         second: Layout,
     },
+    /// A column that is passed through is in neither table of the long layout.
+    #[error("neither {ranks} nor {attributes} has a column '{column}'")]
+    MissingAttribute {
+        /// The column, by the name it should have in a file.
+        column: String,
+        /// A file of ranks.
+        ranks: String,
+        /// A file of attributes.
+        attributes: String,
+    },
+    /// A column of the long layout's ranks is passed through.
+    #[error("--pass {column}: in the long layout '{column}' has a value for each rank, not one for the session")]
+    PassedRank {
+        /// The column.
+        column: String,
+    },
+    /// A table of attributes beside sessions that have theirs with them.
+    #[error(
+        "{file} is {layout}, and only the long layout has its attributes in a file of their own: leave --attributes {attributes} out"
+    )]
+    AttributesOfLayout {
+        /// A session file.
+        file: String,
+        /// Its layout.
+        layout: Layout,
+        /// The file of attributes.
+        attributes: String,
+    },
     /// A column of the output is asked for that does not exist.
     #[error("'{column}' is not a column of the results{}", near(hint.as_deref()))]
     UnknownOutput {

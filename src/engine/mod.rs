@@ -8,7 +8,7 @@ mod session;
 pub use error::EngineError;
 pub use input::{
     CanonicalColumns, ColumnNames, Compression, FileFormat, FoundFile, InputOptions, InputPart, PartLimits, STDIN,
-    SessionFile, SessionInput, Source, StdinInput, StdinStream, compression_of_name, detect_layout, discover,
+    SessionFile, SessionInput, Source, Sources, StdinInput, StdinStream, compression_of_name, detect_layout, discover,
     format_of_name,
 };
 pub use scoring_plan::{Scoring, unknown_output};

@@ -40,6 +40,9 @@ impl Default for EngineOptions {
     }
 }
 
+/// How many bytes a sort sets aside for merging what it spilled, if the memory limit allows.
+const MOST_MERGE_MEMORY: usize = 10 << 20;
+
 /// How many bytes of Parquet footers are kept.
 const FOOTER_CACHE: usize = 16 << 20;
 
@@ -61,6 +64,8 @@ pub fn session_context(options: EngineOptions, storage: &Storage, norms: Arc<Nor
     execution.enable_file_stream_work_stealing = false;
     execution.collect_statistics = false;
     execution.parquet.schema_force_view_types = false;
+    // Every sort sets this much aside for merging, and a plan may have several.
+    execution.sort_spill_reservation_bytes = (options.memory_limit / 32).min(MOST_MERGE_MEMORY);
     Ok(SessionContext::new_with_config_rt(NormContext::install(config, norms), runtime))
 }
 

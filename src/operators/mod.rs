@@ -1,17 +1,26 @@
-//! Stages as streaming DataFusion operators, and the writer of result files.
+//! Operators: stages as streaming DataFusion plans, sessions assembled from rows, and the writer of result files.
 //!
 //! [`StageExec`] puts one step of scoring into a plan: record batches in, the same batches with more columns out, in the same
 //! order and partitions. Its work is described by a [`PlanStage`]; the pure stages of [`crate::scoring`] are wrapped by
 //! [`PureStage`], and [`PercentilesStage`] is the one that has to fetch something (norms) before its kernel can run.
+//!
+//! [`AssembleExec`] makes sessions of the long layout's rows. Around it, [`PositionStage`] remembers where rows stood,
+//! [`SequenceExec`] reads many files a few at a time, and [`UnfoldStage`] gives an assembled session the columns that scoring reads.
 
+mod assemble;
 mod attributes;
 mod norm_lookup;
 mod percentiles;
+mod position;
 pub mod row_group;
+mod sequence;
 mod session_chain;
 mod stage_exec;
 
+pub use assemble::{AssembleExec, RANK_SHEET, RankColumns, SheetShape, UnfoldStage};
 pub use norm_lookup::NormContext;
 pub use percentiles::PercentilesStage;
+pub use position::{POSITION, PositionStage};
+pub use sequence::SequenceExec;
 pub use session_chain::{ChainEntry, session_chain};
 pub use stage_exec::{PlanStage, PureStage, StageExec, StageWorker};

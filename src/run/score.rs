@@ -80,8 +80,7 @@ impl ScoreJob {
 
     /// Counters for this job.
     pub fn progress(&self) -> Progress {
-        let rows: Option<u64> = self.input.files.iter().map(|file| file.rows()).sum();
-        Progress::new(rows, self.input.files.iter().map(|file| file.size()).sum())
+        Progress::new(self.input.sessions(), self.input.bytes())
     }
 
     /// Scores everything and makes the result visible.

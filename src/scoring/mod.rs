@@ -8,6 +8,7 @@
 //! over its slots like over any other and mask them at the end.
 
 mod age;
+mod cells;
 mod combinations;
 mod flags;
 mod flexibility;
@@ -21,6 +22,7 @@ mod validate;
 mod tests;
 
 pub use age::{AgeBands, completed_years};
+pub(crate) use cells::{bytes_of, is_missing};
 pub use combinations::Combinations;
 pub use flags::{FLAG_NAMES, Flags};
 pub use flexibility::Flexibility;

@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::engine::EngineError;
 use crate::instrument::Instrument;
-use crate::model::result::timestamp_type;
+use crate::model::result::{documented_type, timestamp_type};
 use crate::model::session::{
     self, COMPLETED_AT, DATE_OF_BIRTH, ITEM, MODE, PART, Part, RANK, SESSION_ID, STARTED_AT, USER_ID, packed_column,
     wide_column,
@@ -59,6 +59,7 @@ pub fn detect_layout(schema: &Schema, names: &ColumnNames, file: &str) -> Result
 /// session's fault and not the end of the file.
 pub(super) fn text_type(canonical: &str, is_rank: bool, is_csv: bool, inferred: &DataType) -> DataType {
     match canonical {
+        PART | MODE if is_rank => DataType::Utf8View,
         _ if is_rank && is_csv => DataType::Utf8View,
         _ if is_rank => DataType::Float64,
         SESSION_ID | USER_ID if *inferred == DataType::Int64 => DataType::Int64,
@@ -93,18 +94,30 @@ impl CanonicalColumns {
     }
 }
 
+/// The columns that a file is read for, by their canonical names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WantedColumns<'a> {
+    /// The names that columns have in files.
+    pub(super) names: &'a ColumnNames,
+    /// The layout that needs the ranks and the session's id.
+    pub(super) layout: Layout,
+    /// Columns that every file must have, and that are read in each file's own type.
+    pub(super) ranks: &'a [String],
+    /// Columns that a file may have.
+    pub(super) attributes: &'a [String],
+    /// Columns that every file must have, in one type.
+    pub(super) passed: &'a [String],
+}
+
 /// The canonical columns of one file: identifiers, the attributes and passed columns it has or must have, then ranks.
 ///
-/// `attributes` may be missing; `passed` may not. Identifiers that the file lacks are null columns.
+/// Identifiers that the file lacks are null columns.
 pub(super) fn canonical_columns(
     file: &str,
     schema: &SchemaRef,
-    names: &ColumnNames,
-    layout: Layout,
-    ranks: &[String],
-    attributes: &[String],
-    passed: &[String],
+    wanted: WantedColumns<'_>,
 ) -> Result<CanonicalColumns, EngineError> {
+    let WantedColumns { names, layout, ranks, attributes, passed } = wanted;
     let field = |canonical: &str| schema.field_with_name(names.in_file(canonical)).ok();
     let missing = |canonical: &str, layout| EngineError::MissingColumn {
         file: file.to_owned(),
@@ -150,19 +163,19 @@ pub(super) fn canonical_columns(
     }
     for name in ranks {
         let field = field(name).ok_or_else(|| missing(name, Some(layout)))?;
-        let readable = match name.as_str() {
-            PART | MODE => is_string(field.data_type()) || matches!(field.data_type(), DataType::Dictionary(_, _)),
-            _ => Accepts::Integers.includes(field.data_type()),
+        let (readable, expected) = match name.as_str() {
+            PART | MODE => (is_string(&documented_type(field.data_type())), "a string"),
+            _ => (Accepts::Integers.includes(field.data_type()), "an integer"),
         };
         if !readable {
-            return Err(wrong_type(name, field.data_type(), "an integer"));
+            return Err(wrong_type(name, field.data_type(), expected));
         }
         columns.push((name.clone(), field.data_type().clone()));
     }
     Ok(CanonicalColumns { columns })
 }
 
-fn is_string(data_type: &DataType) -> bool {
+pub(super) fn is_string(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 

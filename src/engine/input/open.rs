@@ -15,15 +15,17 @@ use parquet::file::metadata::ParquetMetaData;
 
 use crate::engine::EngineError;
 use crate::engine::input::canonical::{
-    CanonicalColumns, ColumnNames, canonical_columns, detect_layout, rank_columns, text_type,
+    CanonicalColumns, ColumnNames, WantedColumns, canonical_columns, detect_layout, is_string, rank_columns, text_type,
 };
 use crate::engine::input::discover::FoundFile;
 use crate::engine::input::format::{Compression, FileFormat};
+use crate::engine::input::long::LongInput;
 use crate::engine::input::part::{InputPart, PartLimits, RowGroup, cut_lines, cut_row_groups};
 use crate::engine::input::stdin::{STDIN, StdinStream};
 use crate::instrument::Instrument;
 use crate::model::Layout;
 use crate::model::result::documented_type;
+use crate::model::session::{MODE, PART};
 
 /// How session files are to be understood.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +51,21 @@ pub enum Source {
     File(Box<FoundFile>),
     /// Standard input, as a stream of text.
     Stdin(Arc<StdinStream>),
+}
+
+/// Where the sessions of a run come from.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// Session files, in input order.
+    pub sessions: Vec<Source>,
+    /// Long layout: the files of the table with the per-session columns, in order; none where the rows have them.
+    pub attributes: Vec<Source>,
+}
+
+impl From<Vec<Source>> for Sources {
+    fn from(sessions: Vec<Source>) -> Sources {
+        Sources { sessions, attributes: Vec::new() }
+    }
 }
 
 /// A session file whose schema is known.
@@ -100,86 +117,134 @@ impl SessionFile {
 pub struct SessionInput {
     /// The files, in input order.
     pub files: Vec<Arc<SessionFile>>,
-    /// The layout of all of them.
+    /// Long layout: the files of the table with the per-session columns.
+    pub attributes: Vec<Arc<SessionFile>>,
+    /// The layout of the session files.
     pub layout: Layout,
     /// The columns that a scan gives.
     pub columns: CanonicalColumns,
     /// How the files are understood.
     pub options: InputOptions,
+    /// What is known of the long layout's tables.
+    pub(super) long: Option<LongInput>,
 }
 
 impl SessionInput {
     /// Opens files: reads footers or first rows, nothing more.
     pub async fn open(
         context: &SessionContext,
-        sources: Vec<Source>,
+        sources: impl Into<Sources>,
         instrument: &Instrument,
         options: InputOptions,
     ) -> Result<SessionInput, EngineError> {
-        let mut files = Vec::with_capacity(sources.len());
-        let mut settled: Option<(Layout, CanonicalColumns, String)> = None;
-        for source in sources {
-            let (raw, row_groups) = match &source {
-                Source::File(found) => read_schema(context, found).await?,
-                Source::Stdin(stdin) => (Arc::clone(&stdin.schema), Vec::new()),
-            };
-            let mut file = SessionFile { source, schema: Arc::clone(&raw), row_groups };
-            let name = file.name();
-            let layout = match options.layout {
-                Some(layout) => layout,
-                None => detect_layout(&raw, &options.names, &name)?,
-            };
+        let sources = sources.into();
+        let mut files = open_files(context, sources.sessions).await?;
+        let mut attributes = open_files(context, sources.attributes).await?;
+        let layout = settle_layout(&files, &options)?;
+        let (columns, long) = if layout == Layout::Long {
+            let (columns, long) = LongInput::settle(&mut files, &mut attributes, instrument, &options)?;
+            (columns, Some(long))
+        } else {
+            if let Some(attributes) = attributes.first() {
+                let (file, attributes) = (files[0].name(), attributes.name());
+                return Err(EngineError::AttributesOfLayout { file, layout, attributes });
+            }
             let ranks = rank_columns(layout, instrument);
-            file.schema = reading_schema(&raw, file.format(), &options, &ranks);
-            let columns = canonical_columns(
-                &name,
-                &file.schema,
-                &options.names,
-                layout,
-                &ranks,
-                &options.attributes,
-                &options.passed,
-            )?;
-            settled = Some(match settled {
-                None => (layout, columns, name),
-                Some((first, _, first_file)) if first != layout => {
-                    return Err(EngineError::LayoutsDiffer { first_file, first, second_file: name, second: layout });
-                }
-                Some((layout, known, first_file)) => {
-                    (layout, merge_columns(known, columns, &first_file, &name, &ranks)?, first_file)
-                }
-            });
-            files.push(Arc::new(file));
-        }
-        let Some((layout, columns, _)) = settled else {
-            return Err(EngineError::NoFiles { target: "the input".to_owned() });
+            let InputOptions { names, attributes, passed, .. } = &options;
+            (settle_columns(&mut files, WantedColumns { names, layout, ranks: &ranks, attributes, passed })?, None)
         };
-        Ok(SessionInput { files, layout, columns, options })
+        let [files, attributes] = [files, attributes].map(|files| files.into_iter().map(Arc::new).collect());
+        Ok(SessionInput { files, attributes, layout, columns, options, long })
+    }
+
+    /// How many sessions there are, where the files say so. Rows of the long layout do not.
+    pub fn sessions(&self) -> Option<u64> {
+        self.files.iter().map(|file| file.rows()).sum::<Option<u64>>().filter(|_| self.layout != Layout::Long)
+    }
+
+    /// The size of all files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().chain(&self.attributes).map(|file| file.size()).sum()
     }
 
     /// The parts of all files, in input order.
     ///
-    /// A Parquet file is cut between row groups, an uncompressed text file at lines; any other file is one part.
+    /// A Parquet file is cut between row groups, an uncompressed text file at lines; any other file is one part, and so is the
+    /// whole input in the long layout.
     pub fn parts(&self) -> Vec<InputPart> {
-        self.files.iter().flat_map(|file| self.parts_of(file)).collect()
+        match (self.layout, self.files.first()) {
+            (Layout::Long, Some(first)) => vec![InputPart::assembled(first, self.bytes())],
+            _ => self.files.iter().flat_map(|file| self.parts_of(file)).collect(),
+        }
     }
 
-    fn parts_of(&self, file: &Arc<SessionFile>) -> Vec<InputPart> {
+    /// The parts of one file.
+    pub(super) fn parts_of(&self, file: &Arc<SessionFile>) -> Vec<InputPart> {
         let (limits, size) = (self.options.part_limits, file.size());
-        let part = |range, rows| InputPart { file: Arc::clone(file), range, rows };
-        let Source::File(found) = &file.source else { return vec![part(None, None)] };
+        let Source::File(found) = &file.source else { return vec![InputPart::whole(file)] };
         match found.format {
             FileFormat::Parquet => cut_row_groups(&file.row_groups, size, limits)
                 .into_iter()
-                .map(|(range, rows)| part(Some(range), Some(rows)))
+                .map(|(range, rows)| InputPart::of(file, range, Some(rows)))
                 .collect(),
-            FileFormat::Csv if self.options.csv_newlines => vec![part(None, None)],
+            FileFormat::Csv if self.options.csv_newlines => vec![InputPart::whole(file)],
             format if format.is_text() && found.compression == Compression::None => {
-                cut_lines(size, limits).into_iter().map(|range| part(Some(range), None)).collect()
+                cut_lines(size, limits).into_iter().map(|range| InputPart::of(file, range, None)).collect()
             }
-            _ => vec![part(None, None)],
+            _ => vec![InputPart::whole(file)],
         }
     }
+}
+
+/// The layout of all files: that of the options, else the one that their columns show.
+fn settle_layout(files: &[SessionFile], options: &InputOptions) -> Result<Layout, EngineError> {
+    let Some(first_file) = files.first() else {
+        return Err(EngineError::NoFiles { target: "the input".to_owned() });
+    };
+    if let Some(layout) = options.layout {
+        return Ok(layout);
+    }
+    let layout_of = |file: &SessionFile| detect_layout(&file.schema, &options.names, &file.name());
+    let first = layout_of(first_file)?;
+    for file in &files[1..] {
+        let second = layout_of(file)?;
+        if second != first {
+            let (first_file, second_file) = (first_file.name(), file.name());
+            return Err(EngineError::LayoutsDiffer { first_file, first, second_file, second });
+        }
+    }
+    Ok(first)
+}
+
+/// The canonical columns of files that are read as one. Each file gets the schema under which it is read.
+pub(super) fn settle_columns(
+    files: &mut [SessionFile],
+    wanted: WantedColumns<'_>,
+) -> Result<CanonicalColumns, EngineError> {
+    let mut settled: Option<(CanonicalColumns, String)> = None;
+    for file in files {
+        file.schema = reading_schema(&file.schema, file.format(), wanted);
+        let name = file.name();
+        let columns = canonical_columns(&name, &file.schema, wanted)?;
+        settled = Some(match settled {
+            None => (columns, name),
+            Some((known, first)) => (merge_columns(known, columns, &first, &name, wanted.ranks)?, first),
+        });
+    }
+    Ok(settled.map_or(CanonicalColumns { columns: Vec::new() }, |(columns, _)| columns))
+}
+
+/// Reads the schemas of files, as they state them.
+async fn open_files(context: &SessionContext, sources: Vec<Source>) -> Result<Vec<SessionFile>, EngineError> {
+    let mut files = Vec::with_capacity(sources.len());
+    for source in sources {
+        let (schema, row_groups) = match &source {
+            Source::File(found) => read_schema(context, found).await?,
+            Source::Stdin(stdin) => (Arc::clone(&stdin.schema), Vec::new()),
+        };
+        files.push(SessionFile { source, schema, row_groups });
+    }
+    Ok(files)
 }
 
 /// The schema that a file states or shows in its first rows.
@@ -227,9 +292,9 @@ fn row_groups(metadata: &ParquetMetaData) -> Vec<RowGroup> {
 }
 
 /// The schema under which a file is read: what scoring needs of it, in the types that serve scoring best.
-fn reading_schema(raw: &SchemaRef, format: FileFormat, options: &InputOptions, ranks: &[String]) -> SchemaRef {
+fn reading_schema(raw: &SchemaRef, format: FileFormat, wanted: WantedColumns<'_>) -> SchemaRef {
     let canonical = |in_file: &str| {
-        let mapped = options.names.0.iter().find(|(_, theirs)| *theirs == in_file);
+        let mapped = wanted.names.0.iter().find(|(_, theirs)| *theirs == in_file);
         mapped.map_or(in_file, |(ours, _)| ours).to_owned()
     };
     let fields: Vec<Field> = raw
@@ -239,10 +304,14 @@ fn reading_schema(raw: &SchemaRef, format: FileFormat, options: &InputOptions, r
             let name = canonical(field.name());
             let data_type = match format {
                 format if format.is_text() => {
-                    text_type(&name, ranks.contains(&name), format == FileFormat::Csv, field.data_type())
+                    text_type(&name, wanted.ranks.contains(&name), format == FileFormat::Csv, field.data_type())
                 }
                 // Attributes of few values are strings in dictionary pages: read as dictionaries, they cost no string a row.
-                FileFormat::Parquet if options.attributes.contains(&name) && *field.data_type() == DataType::Utf8 => {
+                FileFormat::Parquet if wanted.attributes.contains(&name) && *field.data_type() == DataType::Utf8 => {
+                    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
+                }
+                // So are the parts and modes of rank rows.
+                FileFormat::Parquet if matches!(name.as_str(), PART | MODE) && is_string(field.data_type()) => {
                     DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
                 }
                 _ => field.data_type().clone(),
@@ -255,10 +324,8 @@ fn reading_schema(raw: &SchemaRef, format: FileFormat, options: &InputOptions, r
 
 /// Whether two types hold the same values, however they are encoded.
 fn same_values(first: &DataType, second: &DataType) -> bool {
-    let is_string = |data_type: &DataType| {
-        matches!(documented_type(data_type), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
-    };
-    first == second || (is_string(first) && is_string(second))
+    let is_text = |data_type: &DataType| is_string(&documented_type(data_type));
+    first == second || (is_text(first) && is_text(second))
 }
 
 /// The columns of two files that are read as one: identifiers widen to strings, attributes may be missing in either, ranks are

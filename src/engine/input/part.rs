@@ -7,7 +7,7 @@ use crate::engine::input::open::SessionFile;
 /// How large a part may grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PartLimits {
-    /// Rows of a Parquet part: whole row groups are added until there are this many.
+    /// Rows of a Parquet part: whole row groups are added until there are this many. Long layout: rows read at a time.
     pub rows: u64,
     /// Bytes of a part of an uncompressed text file.
     pub text_bytes: u64,
@@ -19,26 +19,38 @@ impl Default for PartLimits {
     }
 }
 
-/// A part: a whole file, or a byte range of one that holds whole row groups or begins and ends within lines.
+/// A part: a whole file, or a byte range of one that holds whole row groups or begins and ends within lines. In the long layout,
+/// where the rows of a session may lie anywhere, the whole input is one part.
 #[derive(Debug, Clone)]
 pub struct InputPart {
-    /// The file.
+    /// The file; in the long layout the first of all.
     pub file: Arc<SessionFile>,
     /// The range; `None` for a whole file.
     pub range: Option<(u64, u64)>,
     /// How many sessions it holds, where the file says so.
     pub rows: Option<u64>,
+    bytes: u64,
 }
 
 impl InputPart {
     /// A whole file as one part.
     pub fn whole(file: &Arc<SessionFile>) -> Self {
-        InputPart { file: Arc::clone(file), range: None, rows: file.rows() }
+        InputPart { file: Arc::clone(file), range: None, rows: file.rows(), bytes: file.size() }
     }
 
-    /// How many bytes of the file the part covers.
+    /// A byte range of a file.
+    pub(super) fn of(file: &Arc<SessionFile>, range: (u64, u64), rows: Option<u64>) -> Self {
+        InputPart { file: Arc::clone(file), range: Some(range), rows, bytes: range.1 - range.0 }
+    }
+
+    /// An input of the long layout, of which `file` is the first and `bytes` the size of all.
+    pub(super) fn assembled(file: &Arc<SessionFile>, bytes: u64) -> Self {
+        InputPart { file: Arc::clone(file), range: None, rows: None, bytes }
+    }
+
+    /// How many bytes of input the part covers.
     pub fn bytes(&self) -> u64 {
-        self.range.map_or(self.file.size(), |(from, to)| to - from)
+        self.bytes
     }
 }
 

@@ -1,8 +1,8 @@
-//! The plan that reads one part of the input as canonical columns.
+//! The plans that read parts of the input as canonical columns.
 
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::object_store::ObjectStoreUrl;
@@ -11,22 +11,23 @@ use datafusion::datasource::physical_plan::{
     ArrowSource, CsvSource, FileGroup, FileScanConfigBuilder, FileSource, JsonSource, ParquetSource,
 };
 use datafusion::datasource::source::DataSourceExec;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::functions::expr_fn::{btrim, nullif};
 use datafusion::logical_expr::{Expr, case, cast, lit};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::prelude::SessionContext;
 
-use crate::engine::input::canonical::CanonicalColumns;
+use crate::engine::input::canonical::{CanonicalColumns, ColumnNames};
+use crate::engine::input::discover::FoundFile;
 use crate::engine::input::format::FileFormat;
 use crate::engine::input::open::{SessionFile, SessionInput, Source};
 use crate::engine::input::part::InputPart;
 use crate::model::session::{SESSION_ID, USER_ID};
 
 impl SessionInput {
-    /// The plan that reads a part: one partition, rows in file order, the columns of `needed` in its order and with the types
-    /// of [`SessionInput::columns`]; ranks have the file's own type.
+    /// The plan that reads a part: one partition, rows in file order (long layout: sessions in the order that [`LongInput`] states),
+    /// the columns of `needed` in its order and with the types of [`SessionInput::columns`]; ranks have the file's own type.
     ///
     /// The plan is meant to be executed once and as it is: not sent through a physical optimizer, which would cut it again.
     pub fn scan(
@@ -35,51 +36,69 @@ impl SessionInput {
         part: &InputPart,
         needed: &[String],
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let schema = &part.file.schema;
-        let mut projection: Vec<usize> =
-            needed.iter().filter_map(|name| schema.index_of(self.options.names.in_file(name)).ok()).collect();
-        projection.sort_unstable();
-        projection.dedup();
-        let scan = match &part.file.source {
-            Source::File(_) => file_scan(context, part, projection)?,
-            Source::Stdin(stdin) => stdin.scan(schema, &projection)?,
-        };
-        let exprs = self.canonical_exprs(context, &part.file, scan.as_ref(), needed)?;
+        if let Some(long) = &self.long {
+            return long.scan(self, context, needed);
+        }
+        let names = &self.options.names;
+        let scan = scan_parts(context, std::slice::from_ref(part), names, needed.iter().map(String::as_str))?;
+        let wanted: Vec<(String, DataType)> =
+            needed.iter().map(|name| (name.clone(), column_type(&self.columns, &part.file, names, name))).collect();
+        let exprs = canonical_exprs(context, names, &part.file, scan.as_ref(), &wanted)?;
         Ok(Arc::new(ProjectionExec::try_new(exprs, scan)?))
-    }
-
-    /// One expression per canonical column: renamed, cast, blank identifiers null, absent ones null throughout.
-    fn canonical_exprs(
-        &self,
-        context: &SessionContext,
-        file: &SessionFile,
-        scan: &dyn ExecutionPlan,
-        needed: &[String],
-    ) -> Result<Vec<ProjectionExpr>> {
-        let schema = DFSchema::try_from(scan.schema())?;
-        let state = context.state();
-        let expr = |name: &String| {
-            let wanted = column_type(&self.columns, file, self.options.names.in_file(name), name);
-            let expr = match file.schema.field_with_name(self.options.names.in_file(name)) {
-                Err(_) => lit(ScalarValue::try_from(&wanted)?),
-                Ok(field) => {
-                    let column = Expr::Column(Column::from_name(field.name()));
-                    let typed = if *field.data_type() == wanted { column } else { cast(column, wanted.clone()) };
-                    match name.as_str() {
-                        SESSION_ID | USER_ID if wanted == DataType::Utf8 => blank_as_null(typed)?,
-                        _ => typed,
-                    }
-                }
-            };
-            Ok(ProjectionExpr { expr: state.create_physical_expr(expr, &schema)?, alias: name.clone() })
-        };
-        needed.iter().map(expr).collect()
     }
 }
 
+/// The plan that reads parts of files that are alike: a partition for each, with those of the columns that the files have.
+pub(super) fn scan_parts<'a>(
+    context: &SessionContext,
+    parts: &[InputPart],
+    names: &ColumnNames,
+    columns: impl IntoIterator<Item = &'a str>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let Some(InputPart { file, .. }) = parts.first() else {
+        return Err(DataFusionError::Internal("a scan of no parts".to_owned()));
+    };
+    let mut projection: Vec<usize> =
+        columns.into_iter().filter_map(|name| file.schema.index_of(names.in_file(name)).ok()).collect();
+    projection.sort_unstable();
+    projection.dedup();
+    match &file.source {
+        Source::File(found) => file_scan(context, found, &file.schema, parts, projection),
+        Source::Stdin(stdin) => stdin.scan(&file.schema, &projection),
+    }
+}
+
+/// One expression per wanted column of a plan that has a file's columns: renamed, cast, blank identifiers null, columns that the
+/// file lacks null throughout.
+pub(super) fn canonical_exprs(
+    context: &SessionContext,
+    names: &ColumnNames,
+    file: &SessionFile,
+    plan: &dyn ExecutionPlan,
+    wanted: &[(String, DataType)],
+) -> Result<Vec<ProjectionExpr>> {
+    let schema = DFSchema::try_from(plan.schema())?;
+    let state = context.state();
+    let expr = |(name, wanted): &(String, DataType)| {
+        let expr = match file.schema.field_with_name(names.in_file(name)) {
+            Err(_) => lit(ScalarValue::try_from(wanted)?),
+            Ok(field) => {
+                let column = Expr::Column(Column::from_name(field.name()));
+                let typed = if field.data_type() == wanted { column } else { cast(column, wanted.clone()) };
+                match name.as_str() {
+                    SESSION_ID | USER_ID if *wanted == DataType::Utf8 => blank_as_null(typed)?,
+                    _ => typed,
+                }
+            }
+        };
+        Ok(ProjectionExpr { expr: state.create_physical_expr(expr, &schema)?, alias: name.clone() })
+    };
+    wanted.iter().map(expr).collect()
+}
+
 /// Attributes and identifiers have one type in all files; ranks have the file's.
-fn column_type(columns: &CanonicalColumns, file: &SessionFile, in_file: &str, name: &str) -> DataType {
-    let own = file.schema.field_with_name(in_file).map(|field| field.data_type().clone());
+fn column_type(columns: &CanonicalColumns, file: &SessionFile, names: &ColumnNames, name: &str) -> DataType {
+    let own = file.schema.field_with_name(names.in_file(name)).map(|field| field.data_type().clone());
     match (columns.data_type(name), own) {
         (Some(wanted), Ok(own)) if wanted.is_numeric() && own.is_numeric() && name != SESSION_ID && name != USER_ID => {
             own
@@ -94,35 +113,46 @@ fn blank_as_null(text: Expr) -> Result<Expr> {
     case(blank).when(lit(true), lit(ScalarValue::Utf8(None))).otherwise(text)
 }
 
-fn file_scan(context: &SessionContext, part: &InputPart, projection: Vec<usize>) -> Result<Arc<dyn ExecutionPlan>> {
-    let Source::File(found) = &part.file.source else { unreachable!("only files are scanned as files") };
-    let schema = Arc::clone(&part.file.schema);
+/// Reads parts of files of which `found` is one: all have its format, compression, store and schema.
+fn file_scan(
+    context: &SessionContext,
+    found: &FoundFile,
+    schema: &SchemaRef,
+    parts: &[InputPart],
+    projection: Vec<usize>,
+) -> Result<Arc<dyn ExecutionPlan>> {
     let source: Arc<dyn FileSource> = match found.format {
         FileFormat::Parquet => {
             let cache = context.runtime_env().cache_manager.get_file_metadata_cache();
             let readers = CachedParquetFileReaderFactory::new(Arc::clone(&found.location.store), cache);
-            let source = ParquetSource::new(Arc::clone(&schema))
+            let source = ParquetSource::new(Arc::clone(schema))
                 .with_metadata_size_hint(64 << 10)
                 .with_parquet_file_reader_factory(Arc::new(readers));
             Arc::new(source)
         }
         FileFormat::Csv => {
             let options = datafusion::config::CsvOptions { has_header: Some(true), ..Default::default() };
-            Arc::new(CsvSource::new(Arc::clone(&schema)).with_csv_options(options))
+            Arc::new(CsvSource::new(Arc::clone(schema)).with_csv_options(options))
         }
-        FileFormat::Ndjson => Arc::new(JsonSource::new(Arc::clone(&schema))),
-        FileFormat::Arrow => Arc::new(ArrowSource::new_file_source(Arc::clone(&schema))),
+        FileFormat::Ndjson => Arc::new(JsonSource::new(Arc::clone(schema))),
+        FileFormat::Arrow => Arc::new(ArrowSource::new_file_source(Arc::clone(schema))),
     };
-    let mut file = PartitionedFile::new_from_meta(found.meta.clone());
-    if let Some((from, to)) = part.range {
-        file = file.with_range(from as i64, to as i64);
-    }
-    if found.format == FileFormat::Parquet {
-        file = file.with_arrow_schema(schema);
-    }
+    let group = |part: &InputPart| {
+        let Source::File(found) = &part.file.source else {
+            return Err(DataFusionError::Internal("a stream is scanned as a file".to_owned()));
+        };
+        let mut file = PartitionedFile::new_from_meta(found.meta.clone());
+        if let Some((from, to)) = part.range {
+            file = file.with_range(from as i64, to as i64);
+        }
+        if found.format == FileFormat::Parquet {
+            file = file.with_arrow_schema(Arc::clone(schema));
+        }
+        Ok(FileGroup::new(vec![file]))
+    };
     let url = ObjectStoreUrl::parse(&found.location.store_url)?;
     let config = FileScanConfigBuilder::new(url, source)
-        .with_file_group(FileGroup::new(vec![file]))
+        .with_file_groups(parts.iter().map(group).collect::<Result<_>>()?)
         .with_file_compression_type(found.compression.into())
         .with_projection_indices(Some(projection))?
         .with_preserve_order(true)

@@ -30,8 +30,8 @@ use crate::run::RunError;
 pub use find::FoundSession;
 pub use report::{
     AsFound, ByMode, ChainLinkReport, CombinationReport, ContextReport, Failure, FlagReport, FlexibilityReport,
-    GridCell, ItemReport, PercentilesReport, PublishedEntry, PublishedRule, RawScaleReport, ReadReport, ScaleReport, StageReport,
-    StepReport, StyleReport, TruncationReport, ValidateReport,
+    GridCell, ItemReport, PercentilesReport, PublishedEntry, PublishedRule, RawScaleReport, ReadReport, ScaleReport,
+    StageReport, StepReport, StyleReport, TruncationReport, ValidateReport,
 };
 
 /// Sessions, and how they are scored.

@@ -1,0 +1,159 @@
+//! Runs of rows of one session, collapsed batch by batch.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayBuilder as _, ArrayRef, AsArray, BinaryBuilder, RecordBatch, UInt32Array, UInt32Builder,
+};
+use arrow::compute::{concat, concat_batches, partition, take_record_batch};
+use arrow::datatypes::{DataType, SchemaRef, UInt32Type};
+use datafusion::error::Result;
+
+use crate::operators::assemble::rows::RankRows;
+use crate::operators::assemble::sheet::{RankSheet, SheetShape};
+
+/// Where the marks of a row come from; columns by index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Marks {
+    /// Each row is a rank.
+    Rows { part: usize, item: usize, mode: usize, rank: usize },
+    /// Each row is a sheet.
+    Sheets { sheet: usize, fault: usize },
+}
+
+/// Collapses the rows that are pushed into it.
+///
+/// Holds the sessions that are not taken yet (one row each), the ids of one batch, and one open sheet.
+#[derive(Debug)]
+pub(super) struct Assembler {
+    marks: Marks,
+    key: usize,
+    kept: Vec<usize>,
+    kept_schema: SchemaRef,
+    schema: SchemaRef,
+    rows: RankRows,
+    /// The key of the last row; `None` before the first.
+    last: Option<ArrayRef>,
+    /// The kept columns of the sessions begun: one row each, the last of them open.
+    begun: Vec<RecordBatch>,
+    open: RankSheet,
+    /// The sheets and faults of the sessions that are complete.
+    sheets: BinaryBuilder,
+    faults: UInt32Builder,
+}
+
+impl Assembler {
+    /// An assembler of batches whose columns `kept` come first in `schema`, followed by sheet and fault.
+    pub(super) fn new(
+        marks: Marks,
+        key: usize,
+        kept: Vec<usize>,
+        shape: SheetShape,
+        schema: SchemaRef,
+    ) -> Result<Self> {
+        let firsts: Vec<usize> = (0..kept.len()).collect();
+        Ok(Assembler {
+            marks,
+            key,
+            kept,
+            kept_schema: Arc::new(schema.project(&firsts)?),
+            schema,
+            rows: RankRows::new(shape),
+            last: None,
+            begun: Vec::new(),
+            open: RankSheet::new(shape),
+            sheets: BinaryBuilder::new(),
+            faults: UInt32Builder::new(),
+        })
+    }
+
+    /// How many sessions are complete.
+    pub(super) fn complete(&self) -> usize {
+        self.faults.len()
+    }
+
+    /// Takes in the next rows.
+    pub(super) fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+        let Some(last_row) = batch.num_rows().checked_sub(1) else { return Ok(()) };
+        let keys = batch.column(self.key);
+        if let Marks::Rows { part, item, mode, rank } = self.marks {
+            self.rows.read(batch.column(part), batch.column(item), batch.column(mode), batch.column(rank))?;
+        }
+        let mut goes_on = match &self.last {
+            Some(last) => runs(&concat(&[last.as_ref(), keys.slice(0, 1).as_ref()])?)?.len() == 1,
+            None => false,
+        };
+        let mut begins: Vec<u32> = Vec::new();
+        for run in runs(keys)? {
+            if !std::mem::take(&mut goes_on) {
+                if self.last.is_some() || run.start > 0 {
+                    self.open.finish_into(&mut self.sheets, &mut self.faults);
+                }
+                begins.push(run.start as u32);
+            }
+            self.enter(batch, run);
+        }
+        if !begins.is_empty() {
+            self.begun.push(take_record_batch(&batch.project(&self.kept)?, &UInt32Array::from(begins))?);
+        }
+        self.last = Some(keys.slice(last_row, 1));
+        Ok(())
+    }
+
+    fn enter(&mut self, batch: &RecordBatch, run: Range<usize>) {
+        match self.marks {
+            Marks::Rows { .. } => self.rows.enter(run, &mut self.open),
+            Marks::Sheets { sheet, fault } => {
+                let (sheets, faults) = (batch.column(sheet).as_binary::<i32>(), batch.column(fault));
+                let faults = faults.as_primitive::<UInt32Type>();
+                for row in run {
+                    self.open.add(sheets.value(row));
+                    if faults.is_valid(row) {
+                        self.open.fail_encoded(faults.value(row));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The last session, when no row follows.
+    pub(super) fn end(&mut self) {
+        if self.last.take().is_some() {
+            self.open.finish_into(&mut self.sheets, &mut self.faults);
+        }
+    }
+
+    /// The complete sessions that were not taken before, in the order of their first rows.
+    pub(super) fn take(&mut self) -> Result<RecordBatch> {
+        let complete = self.complete();
+        let begun = concat_batches(&self.kept_schema, &self.begun)?;
+        self.begun.clear();
+        if begun.num_rows() > complete {
+            // A copy of one row, so that it does not keep the others in memory.
+            let open = UInt32Array::from_iter_values(complete as u32..begun.num_rows() as u32);
+            self.begun.push(take_record_batch(&begun, &open)?);
+        }
+        let mut columns: Vec<ArrayRef> = begun.slice(0, complete).columns().iter().map(without_others).collect();
+        columns.push(Arc::new(self.sheets.finish()));
+        columns.push(Arc::new(self.faults.finish()));
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+    }
+}
+
+/// The ranges of equal keys; nulls are equal.
+fn runs(keys: &ArrayRef) -> Result<Vec<Range<usize>>> {
+    if *keys.data_type() == DataType::Null {
+        return Ok(vec![0..keys.len()]);
+    }
+    Ok(partition(std::slice::from_ref(keys))?.ranges())
+}
+
+/// Views refer to the text of all rows of their batch: of eighty rows one is kept, so its text is copied.
+fn without_others(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+        _ => Arc::clone(column),
+    }
+}

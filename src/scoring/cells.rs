@@ -1,0 +1,69 @@
+//! Cells of the columns that files have: ranks, ranking codes and item numbers as integers of any width, floats or text.
+
+use std::borrow::Cow;
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type,
+};
+
+use crate::scoring::ScoringError;
+use crate::scoring::stage::values;
+
+/// The byte of a null and of what is no whole number.
+const NO_NUMBER: u8 = u8::MAX;
+
+/// A column of numbers as bytes: each number from 0 to 100 as itself; any other one, a null, and what is no whole number as a
+/// byte above 100.
+pub(crate) fn bytes_of(column: &ArrayRef) -> Result<Cow<'_, [u8]>, ScoringError> {
+    fn narrow<T: ArrowPrimitiveType>(column: &ArrayRef, byte: impl Fn(T::Native) -> u8) -> Cow<'_, [u8]> {
+        values::<T>(column).iter().map(|&value| byte(value)).collect()
+    }
+    // Numbers below zero become bytes above 127. Clamping small signed numbers is one instruction for eight of them; 64-bit
+    // ones are only compared as unsigned ones fast.
+    let bytes = match column.data_type() {
+        DataType::UInt8 => Cow::Borrowed(values::<UInt8Type>(column)),
+        DataType::UInt16 => narrow::<UInt16Type>(column, |value| value.min(255) as u8),
+        DataType::UInt32 => narrow::<UInt32Type>(column, |value| value.min(255) as u8),
+        DataType::UInt64 => narrow::<UInt64Type>(column, |value| value.min(255) as u8),
+        DataType::Int8 => narrow::<Int8Type>(column, |value| value as u8),
+        DataType::Int16 => narrow::<Int16Type>(column, |value| value.clamp(-128, 127) as u8),
+        DataType::Int32 => narrow::<Int32Type>(column, |value| value.clamp(-128, 127) as u8),
+        DataType::Int64 => narrow::<Int64Type>(column, |value| (value as u64).min(255) as u8),
+        // A column of integers with gaps often reaches a file as floats.
+        DataType::Float32 | DataType::Float64 => {
+            let floats = cast(column, &DataType::Float64)?;
+            let byte = |&value: &f64| if f64::from(value as u8) == value { value as u8 } else { NO_NUMBER };
+            values::<Float64Type>(&floats).iter().map(byte).collect()
+        }
+        _ => {
+            let text = cast(column, &DataType::Utf8View)?;
+            let number = |text: &str| text.trim().parse::<i64>().ok().and_then(|number| u8::try_from(number).ok());
+            text.as_string_view().iter().map(|text| text.and_then(number).unwrap_or(NO_NUMBER)).collect()
+        }
+    };
+    let Some(nulls) = column.nulls().filter(|nulls| nulls.null_count() > 0) else {
+        return Ok(bytes);
+    };
+    let mut bytes = bytes.into_owned();
+    for row in (!nulls.inner()).set_indices() {
+        bytes[row] = NO_NUMBER;
+    }
+    Ok(Cow::Owned(bytes))
+}
+
+/// Whether the only cell of a column is null, blank or not a number.
+pub(crate) fn is_missing(cell: &ArrayRef) -> Result<bool, ScoringError> {
+    Ok(cell.is_null(0)
+        || match cell.data_type() {
+            DataType::Float32 | DataType::Float64 => {
+                values::<Float64Type>(&cast(cell, &DataType::Float64)?)[0].is_nan()
+            }
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
+                cast(cell, &DataType::Utf8View)?.as_string_view().value(0).trim().is_empty()
+            }
+            _ => false,
+        })
+}
