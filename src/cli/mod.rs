@@ -6,7 +6,7 @@ mod explain;
 mod generate;
 mod input;
 mod instrument;
-//@mod norms;
+mod norms;
 mod score;
 mod signals;
 
@@ -49,8 +49,8 @@ enum Command {
     Score(Box<score::ScoreArgs>),
     /// Score one session and show every step.
     Explain(Box<explain::ExplainArgs>),
-    //@    /// Import, list, check and query norm tables.
-    //@    Norms(norms::NormsArgs),
+    /// Import, list, check and query norm tables.
+    Norms(norms::NormsArgs),
     /// Show or check an instrument definition.
     Instrument(instrument::InstrumentArgs),
     /// Generate sessions or norm tables to try things with.
@@ -102,7 +102,10 @@ fn run(args: Args) -> Result<(), Error> {
             let config = load(args.flags())?;
             block_on(1, explain::explain(*args, config))
         }
-        //@        Command::Norms(args) => block_on(1, norms::norms(args, load(Flags::default())?)),
+        Command::Norms(args) => {
+            let config = load(args.flags())?;
+            block_on(config.settings.threads, norms::norms(args, config))
+        }
         Command::Instrument(args) => instrument::instrument(args),
         Command::Generate(args) => {
             let config = load(args.flags())?;

@@ -18,6 +18,7 @@ use crate::model::{Layout, Mode};
 use crate::norms::{ImportOptions, NormStore, NormStoreOptions, StepOutcome, open_norms};
 use crate::operators::NormContext;
 use crate::scoring::FLAG_NAMES;
+use crate::storage::{Storage, StorageOptions};
 
 type Item = [Option<i64>; 4];
 
@@ -97,15 +98,19 @@ impl Test {
         let ranges = Instrument::klsi4().raw_ranges();
         let mut sources = Vec::new();
         if !self.norms.is_empty() {
-            let file = folder.path().join("norms.csv");
+            let file = folder.path().join("norms.csv").display().to_string();
             let text = format!("norm_group,norm_version,scale,raw_score,percentile\n{}\n", self.norms.trim());
             std::fs::write(&file, text).unwrap();
-            sources.push(open_norms(&file, ImportOptions::new(ranges)).await.unwrap());
+            sources.push(open_norms(&storage(), &file, ImportOptions::new(ranges)).await.unwrap());
         }
         let store = NormStore::new(sources, ranges, self.options);
         let scoring = scoring(self.chain, self.layout);
         reports(&mut Explanation::new(&scoring, context(store).task_ctx(), session)).await
     }
+}
+
+fn storage() -> Storage {
+    Storage::new(StorageOptions::default(), []).unwrap()
 }
 
 fn scoring(chain: &str, layout: Layout) -> Scoring {
@@ -390,12 +395,12 @@ fn golden_sessions() -> Vec<RecordBatch> {
 
 #[tokio::test]
 async fn what_is_shown_beside_the_scores_of_the_plan_agrees_with_them() {
-    let norms = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/demo_groups.csv");
+    let norms = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/demo_groups.csv");
     let instrument = Instrument::klsi4();
     let ranges = instrument.raw_ranges();
     let mut answers_of_groups = 0;
     for scope in [ChainScope::PerScale, ChainScope::PerSession] {
-        let source = open_norms(&norms, ImportOptions::new(ranges)).await.unwrap();
+        let source = open_norms(&storage(), norms, ImportOptions::new(instrument.norm_ranges())).await.unwrap();
         let options = NormStoreOptions { scope, ..NormStoreOptions::default() };
         let context = context(NormStore::new(vec![source], ranges, options));
         let scoring = scoring(&instrument.chain.join(","), Layout::Wide);
