@@ -47,11 +47,11 @@ impl Flags {
         }
     }
 
-    /// Which rows have one ranking in at least as many contexts as the instrument says, as 0 or 1.
-    fn repeats_a_pattern(&self, codes: &[&[u8]]) -> Vec<u8> {
+    /// Which rows have one ranking in at least as many contexts as the instrument says.
+    fn repeats_a_pattern(&self, codes: &[&[u8]]) -> Vec<bool> {
         let rows = codes[0].len();
         let wanted = self.thresholds.repeated_pattern_at;
-        let mut repeats = vec![0u8; rows];
+        let mut repeats = vec![false; rows];
         let mut counts = vec![0u8; rows];
         // A ranking that stands in `wanted` contexts stands in one of the first `contexts − wanted + 1`.
         for candidate in codes.iter().take((codes.len() + 1).saturating_sub(wanted)) {
@@ -62,7 +62,7 @@ impl Flags {
                 }
             }
             for (repeats, &count) in repeats.iter_mut().zip(&counts) {
-                *repeats |= u8::from(usize::from(count) >= wanted);
+                *repeats |= usize::from(count) >= wanted;
             }
         }
         repeats
@@ -94,21 +94,19 @@ impl Stage for Flags {
         let w = values::<Float64Type>(&columns[3]);
         let truncated = columns[4].as_list::<i32>().offsets();
         let (groups, codes) = columns[5..].split_at(Scale::ALL.len());
-        let groups: Vec<(&[u32], Option<u32>)> = groups.iter().map(keys_and_published).collect();
         let codes: Vec<&[u8]> = codes.iter().map(values::<UInt8Type>).collect();
+        let truncations: Vec<usize> = truncated.lengths().collect();
+        let published = count_published(groups);
+        let thresholds = &self.thresholds;
 
-        let mut flags: Vec<u8> =
-            self.repeats_a_pattern(&codes).into_iter().map(|repeats| repeats * REPEATED_CONTEXT_PATTERN).collect();
-        for (row, flags) in flags.iter_mut().enumerate() {
-            let near = self.acce.is_border(acce[row]) || self.aero.is_border(aero[row]);
-            let published = groups.iter().filter(|(keys, published)| Some(keys[row]) == *published).count();
-            let truncations = (truncated[row + 1] - truncated[row]) as usize;
-            *flags |= u8::from(near) * NEAR_STYLE_BOUNDARY;
-            *flags |= u8::from(w[row] < self.thresholds.low_w_below) * LOW_W;
-            *flags |= u8::from(w[row] > self.thresholds.high_w_above) * HIGH_W;
-            *flags |= u8::from(published != 0 && published != groups.len()) * MIXED_PROVENANCE;
-            *flags |= u8::from(truncations >= self.thresholds.excessive_truncation_at) * EXCESSIVE_TRUNCATION;
-        }
+        let mut flags = vec![0u8; columns[0].len()];
+        raise(&mut flags, NEAR_STYLE_BOUNDARY, acce, |acce| self.acce.is_border(acce));
+        raise(&mut flags, NEAR_STYLE_BOUNDARY, aero, |aero| self.aero.is_border(aero));
+        raise(&mut flags, LOW_W, w, |w| w < thresholds.low_w_below);
+        raise(&mut flags, HIGH_W, w, |w| w > thresholds.high_w_above);
+        raise(&mut flags, REPEATED_CONTEXT_PATTERN, &self.repeats_a_pattern(&codes), |repeats| repeats);
+        raise(&mut flags, MIXED_PROVENANCE, &published, |scales| scales != 0 && usize::from(scales) != groups.len());
+        raise(&mut flags, EXCESSIVE_TRUNCATION, &truncations, |scales| scales >= thresholds.excessive_truncation_at);
         if let Some(nulls) = &nulls {
             mask(&mut flags, nulls);
         }
@@ -116,11 +114,26 @@ impl Stage for Flags {
     }
 }
 
-/// The keys of a norm group column, and the key of the published table if the dictionary has it.
+/// Sets a flag in the rows whose value calls for it.
+fn raise<T: Copy>(flags: &mut [u8], flag: u8, values: &[T], calls_for_it: impl Fn(T) -> bool) {
+    for (flags, &value) in flags.iter_mut().zip(values) {
+        *flags |= u8::from(calls_for_it(value)) * flag;
+    }
+}
+
+/// For how many scales the published table answered, by the norm group columns of all scales.
 ///
-/// It is the first key as the percentile stage writes it, but an operator in between may have merged dictionaries.
-fn keys_and_published(groups: &ArrayRef) -> (&[u32], Option<u32>) {
-    let groups = groups.as_dictionary::<UInt32Type>();
-    let published = groups.values().as_string::<i32>().iter().position(|name| name == Some(PUBLISHED));
-    (groups.keys().values(), published.map(|key| key as u32))
+/// It has the first key as the percentile stage writes it, but an operator in between may have merged dictionaries.
+fn count_published(groups: &[ArrayRef]) -> Vec<u8> {
+    let mut counts = vec![0u8; groups[0].len()];
+    for groups in groups {
+        let groups = groups.as_dictionary::<UInt32Type>();
+        let Some(published) = groups.values().as_string::<i32>().iter().position(|name| name == Some(PUBLISHED)) else {
+            continue;
+        };
+        for (count, &key) in counts.iter_mut().zip(groups.keys().values()) {
+            *count += u8::from(key == published as u32);
+        }
+    }
+    counts
 }
