@@ -88,6 +88,3 @@ impl Explanation {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod tests;

@@ -136,7 +136,10 @@ fn text_of(reports: &[StageReport], stage: &str) -> String {
 }
 
 fn percentiles_of(reports: &[StageReport]) -> &PercentilesReport {
-    let percentiles = |report| if let &StageReport::Percentiles(report) = &report { Some(report) } else { None };
+    let percentiles = |report| match report {
+        &StageReport::Percentiles(ref report) => Some(report),
+        _ => None,
+    };
     reports.iter().find_map(percentiles).expect("percentiles were looked up")
 }
 
@@ -253,7 +256,7 @@ percentiles: for each scale, the first group that holds the raw score answers
     COUNTRY:Spain  found, has no raw score 36
     GENDER:Female  found, has no raw score 36
     Total          not found
-    published      used: 84.7, its entry for 36
+    published      used: 84.5, its entry for 36
 ";
     assert!(text.contains(last_resort), "{text}");
     let truncated = "  ro is truncated: 48 is outside the published 11 to 44\n";
@@ -384,13 +387,13 @@ async fn a_refused_session_of_the_packed_layout_shows_its_codes() {
     assert!(text.ends_with("  item q05 is missing\n"), "{text}");
 }
 
-/// Every 20th golden session, as rows.
+/// Every 40th golden session, as rows.
 fn golden_sessions() -> Vec<RecordBatch> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/sessions.parquet");
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(file).unwrap()).unwrap().build().unwrap();
     let batches: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
     let rows = |batch: &RecordBatch| (0..batch.num_rows()).map(|row| batch.slice(row, 1)).collect::<Vec<_>>();
-    batches.iter().flat_map(rows).step_by(20).collect()
+    batches.iter().flat_map(rows).step_by(40).collect()
 }
 
 #[tokio::test]
@@ -437,5 +440,5 @@ async fn what_is_shown_beside_the_scores_of_the_plan_agrees_with_them() {
             }
         }
     }
-    assert!(answers_of_groups > 100, "{answers_of_groups} answers by groups");
+    assert!(answers_of_groups > 50, "{answers_of_groups} answers by groups");
 }
