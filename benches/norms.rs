@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use normstream::instrument::Instrument;
-use normstream::model::norm::ResolvedChain;
-use normstream::model::{PerScale, Scale};
+use normstream::model::Scale;
 use normstream::norms::{GroupToken, ImportOptions, NormSource, NormStore, NormStoreOptions, ParquetNorms, import};
 use normstream::storage::{Location, Storage, StorageOptions};
 use rand::{RngExt, SeedableRng};
@@ -86,13 +85,6 @@ async fn open(at: &Location) -> NormStore {
     NormStore::new(vec![Arc::new(source)], Instrument::klsi4().raw_ranges(), NormStoreOptions::default())
 }
 
-fn lookup(chain: &ResolvedChain, scale: Scale, raw: i32) -> f64 {
-    match chain {
-        ResolvedChain::PerScale(scales) => scales[scale].percentiles[(raw - scales[scale].lowest) as usize],
-        ResolvedChain::PerSession { published, .. } => published[scale].percentiles[0],
-    }
-}
-
 fn resident_kib() -> i64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -109,8 +101,7 @@ fn report_memory(runtime: &Runtime, at: &Location) {
     let opened = resident_kib();
     runtime.block_on(async {
         for session in 0..1_000 {
-            let resolved = store.resolve(&chain(session % 8)).await.unwrap();
-            black_box(lookup(&resolved, Scale::Ce, 20));
+            black_box(store.lookup(&chain(session % 8), Scale::Ce, 20).await.unwrap());
         }
     });
     println!(
@@ -132,15 +123,7 @@ fn report_hit_rate(runtime: &Runtime, at: &Location) {
     runtime.block_on(async {
         for _ in 0..SESSIONS {
             let tokens = &chains[random.random_range(0..GROUPS)];
-            match store.resolved(tokens) {
-                Some(resolved) => {
-                    black_box(lookup(&resolved, Scale::Ce, 20));
-                    store.record_hits(1);
-                }
-                None => {
-                    store.resolve(tokens).await.unwrap();
-                }
-            }
+            black_box(store.lookup(tokens, Scale::Ce, 20).await.unwrap());
         }
     });
     let stats = store.stats();
@@ -164,21 +147,17 @@ fn norms(criterion: &mut Criterion) {
     group.bench_function("open, 500,000 rows", |bencher| bencher.to_async(&runtime).iter(|| open(&place)));
 
     let store = Arc::new(runtime.block_on(open(&place)));
-    let chains: Vec<Vec<GroupToken>> = (0..64).map(chain).collect();
-    for tokens in &chains {
-        runtime.block_on(store.resolve(tokens)).unwrap();
-    }
+    let tokens: Vec<GroupToken> = (0..64).map(|number| GroupToken::new(group_name(number))).collect();
     let next = AtomicUsize::new(0);
-    group.bench_function("warm lookup: chain by tokens, then index", |bencher| {
-        bencher.iter(|| {
-            let tokens = &chains[next.fetch_add(1, Ordering::Relaxed) % chains.len()];
-            lookup(&store.resolved(tokens).unwrap(), Scale::Ce, 20)
+    group.bench_function("warm lookup: the group by its token, then an index", |bencher| {
+        bencher.to_async(&runtime).iter(|| async {
+            let token = &tokens[next.fetch_add(1, Ordering::Relaxed) % tokens.len()];
+            store.find(token).await.unwrap().unwrap().norms.scales[Scale::Ce].exact(20)
         });
     });
-    let resolved = store.resolved(&chains[0]).unwrap();
-    let raws = PerScale([20, 30, 30, 30, 10, 0, 160]);
-    group.bench_function("warm lookup: seven scales of a resolved chain", |bencher| {
-        bencher.iter(|| black_box(&raws).iter().map(|(scale, raw)| lookup(&resolved, scale, *raw)).sum::<f64>());
+    let held = runtime.block_on(store.find(&tokens[0])).unwrap().unwrap();
+    group.bench_function("warm lookup: an index into a group that is held, as in bulk", |bencher| {
+        bencher.iter(|| held.norms.scales[Scale::Ce].exact(black_box(20)));
     });
 
     let source = runtime.block_on(ParquetNorms::open(&place, 100)).unwrap();
@@ -208,9 +187,13 @@ fn norms(criterion: &mut Criterion) {
     group.bench_function("warm lookups of 8 tasks at once", |bencher| {
         bencher.to_async(&runtime).iter(|| async {
             let tasks = (0..TASKS).map(|task| {
-                let (store, tokens) = (Arc::clone(&store), chains[task].clone());
+                let (store, token) = (Arc::clone(&store), tokens[task].clone());
                 tokio::spawn(async move {
-                    (0..10_000).map(|_| lookup(&store.resolved(&tokens).unwrap(), Scale::Ce, 20)).sum::<f64>()
+                    let mut found = 0;
+                    for _ in 0..10_000 {
+                        found += usize::from(store.find(&token).await.unwrap().is_some());
+                    }
+                    found
                 })
             });
             futures::future::join_all(tasks).await

@@ -228,11 +228,7 @@ async fn import_tables(args: ImportArgs, config: &Config, storage: &Storage) -> 
 }
 
 /// The tables that were named, else those of the settings and the published one.
-async fn open_tables(
-    args: &TableArgs,
-    config: &Config,
-    storage: &Storage,
-) -> Result<Vec<Arc<dyn NormSource>>, Error> {
+async fn open_tables(args: &TableArgs, config: &Config, storage: &Storage) -> Result<Vec<Arc<dyn NormSource>>, Error> {
     let named = if args.tables.is_empty() { &config.settings.norms } else { &args.tables };
     let mut sources: Vec<Arc<dyn NormSource>> = Vec::with_capacity(named.len() + 1);
     for target in named {
@@ -256,7 +252,8 @@ impl Printer {
     }
 
     fn json(&mut self, value: &impl Serialize) -> Result<(), Error> {
-        let failed = |error: serde_json::Error| Error::Write { what: "a line of JSON".to_owned(), source: error.into() };
+        let failed =
+            |error: serde_json::Error| Error::Write { what: "a line of JSON".to_owned(), source: error.into() };
         self.line(&serde_json::to_string(value).map_err(failed)?)
     }
 
@@ -318,7 +315,11 @@ async fn show(args: ShowArgs, config: &Config, storage: &Storage) -> Result<(), 
 
 /// A CSV field, in quotes if it needs them.
 fn quoted(field: &str) -> String {
-    if field.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.to_owned() }
+    if field.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
 }
 
 async fn validate_tables(args: ValidateArgs, config: &Config, storage: &Storage) -> Result<(), Error> {
@@ -336,7 +337,9 @@ async fn validate_tables(args: ValidateArgs, config: &Config, storage: &Storage)
             let line = |digest_checked| if digest_checked { "as they were imported" } else { "no fault" };
             tables.map(|tables| {
                 let lines = tables.iter();
-                lines.map(|table| format!("{}: {} rows, {}\n", table.location, table.rows, line(table.digest_checked))).collect()
+                lines
+                    .map(|table| format!("{}: {} rows, {}\n", table.location, table.rows, line(table.digest_checked)))
+                    .collect()
             })
         };
         match found {

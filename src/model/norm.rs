@@ -82,31 +82,6 @@ pub struct PublishedScale {
     pub percentiles: Box<[f64]>,
 }
 
-/// One scale of a resolved chain: for every raw score the scale can take, the answer and who gave it.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct ResolvedScale {
-    /// The raw score of the first entry.
-    pub lowest: i32,
-    /// The percentile of each raw score; never NaN.
-    pub percentiles: Box<[f64]>,
-    /// The group that gave it; as long as `percentiles`.
-    pub groups: Box<[GroupId]>,
-}
-
-/// A norm chain turned into arrays, so that a lookup is an index.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ResolvedChain {
-    /// Each scale is answered by the first group that holds its raw score, else by the published table.
-    PerScale(PerScale<ResolvedScale>),
-    /// All scales are answered by the first group that holds all seven raw scores, else by the published table.
-    PerSession {
-        /// The groups of the chain that exist, most specific first.
-        groups: Vec<(GroupId, Arc<GroupNorms>)>,
-        /// The published table over the whole range of each scale.
-        published: PerScale<ResolvedScale>,
-    },
-}
-
 /// Which rule a chain follows when a group lacks a raw score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ChainScope {

@@ -1,4 +1,5 @@
-//! Single lookups and why they came out so, step by step. The bulk path is [`NormStore::resolve`].
+//! Single lookups and why they came out so, step by step. In bulk, the percentile kernel looks sessions up in the groups that
+//! [`NormStore::find`] gives.
 
 use serde::Serialize;
 

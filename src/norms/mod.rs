@@ -5,19 +5,22 @@
 //!                                 │ NormSource::load(group, version)               │
 //!                                 ▼                                                │
 //!      NormStore: groups by (group, version), bounded, one load however many ask   │
-//!                                 │ resolve(tokens)                                │
+//!                                 │ find(token): one dense array per scale         │
 //!                                 ▼                                                ▼
-//!                resolved chains: one array per scale, the published table filling what no group holds
+//!                lookups: the first group of the chain that holds the raw score, else the published table
 //! ```
 //!
-//! A [`Chain`] of templates turns a session's attributes into [`GroupToken`]s, most specific first. [`NormStore::resolve`]
-//! turns tokens into a [`ResolvedChain`](crate::model::norm::ResolvedChain), in which a lookup is an index. Nothing here knows
-//! sessions, plans or instruments: the raw scores that a scale can take are given to it.
+//! A [`Chain`] of templates turns a session's attributes into [`GroupToken`]s, most specific first. [`NormStore::find`] gives
+//! the norms of a token, in which a lookup is an index. Nothing here knows sessions, plans or instruments: the raw scores that a
+//! scale can take are given to it.
+//!
+//! Groups, not whole chains, are what is kept: sessions have as many combinations of attributes as there are sessions, but they
+//! share few groups, and the first group of a chain answers nearly always.
 //!
 //! ```
 //! use std::sync::Arc;
 //! use normstream::instrument::Instrument;
-//! use normstream::model::{Scale, norm::ResolvedChain};
+//! use normstream::model::Scale;
 //! use normstream::norms::{Chain, ImportOptions, NormStore, NormStoreOptions, open_norms};
 //! use normstream::storage::{Storage, StorageOptions};
 //!
@@ -36,24 +39,19 @@
 //! let published = store.lookup(&tokens, Scale::Ce, 13).await?;
 //! assert_eq!((published.percentile, published.norm_group.as_str()), (14.8, "published"));
 //!
-//! // The bulk path: resolve once, then index.
-//! let resolved = store.resolve(&tokens).await?;
-//! if let ResolvedChain::PerScale(scales) = resolved.as_ref() {
-//!     let ce = &scales[Scale::Ce];
-//!     assert_eq!(ce.percentiles[(12 - ce.lowest) as usize], 9.5);
-//! }
+//! // In bulk: find a group once, then index.
+//! let spain = store.find(&tokens[0]).await?.map(|found| found.norms.scales[Scale::Ce].exact(12));
+//! assert_eq!(spain, Some(Some(9.5)));
 //! assert_eq!((store.stats().loads, store.stats().entries), (2, 2), "Spain, and that there is no Total");
 //! # Ok(()) }
 //! ```
 
-mod chains;
 mod error;
 mod explain;
 pub mod import;
 mod names;
 mod parquet;
 mod published;
-mod resolve;
 mod source;
 mod stats;
 mod store;
@@ -74,7 +72,7 @@ pub use parquet::ParquetNorms;
 pub use published::PublishedNorms;
 pub use source::{GroupSummary, NormSource};
 pub use stats::NormStats;
-pub use store::{NormStore, NormStoreOptions};
+pub use store::{FoundGroup, NormStore, NormStoreOptions};
 pub use template::{Chain, ChainTemplate, TemplateError, TemplateFault};
 pub use token::{GroupToken, TokenError};
 

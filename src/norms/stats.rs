@@ -7,9 +7,8 @@ use serde::{Serialize, Serializer};
 
 /// Figures of a [`NormStore`](crate::norms::NormStore) since it was made.
 ///
-/// A *lookup* is a question for a group while a chain is resolved, or for a session whose chain was resolved already. It is
-/// a *hit* when memory answers, even if the answer is that the group does not exist or another task is just loading it, and
-/// a *miss* when the asker itself has to load.
+/// A *lookup* is a question for a group: of a session, or of whoever asks for the group. It is a *hit* when memory answers, even
+/// if the answer is that the group does not exist or another task is just loading it, and a *miss* when the asker has to load.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NormStats {
     /// Lookups that memory answered.
@@ -20,14 +19,12 @@ pub struct NormStats {
     pub hit_rate: f64,
     /// Loads that reached a source, failed ones too.
     pub loads: u64,
-    /// Groups and resolved chains that gave way to others.
+    /// Groups that gave way to others.
     pub evictions: u64,
-    /// Bytes of the groups and resolved chains held.
+    /// Bytes of the groups held.
     pub bytes: u64,
     /// Groups held, those known not to exist among them.
     pub entries: u64,
-    /// Resolved chains held.
-    pub chains: u64,
     /// When the last load ended, in UTC as RFC 3339.
     #[serde(serialize_with = "rfc3339")]
     pub last_load: Option<SystemTime>,
@@ -82,8 +79,8 @@ impl Counters {
         self.group_evictions.fetch_add(u64::from(evicted), Ordering::Relaxed);
     }
 
-    /// The figures, with those of the chain cache: chains, bytes, evictions.
-    pub(crate) fn stats(&self, (chains, chain_bytes, chain_evictions): (u64, u64, u64)) -> NormStats {
+    /// The figures.
+    pub(crate) fn stats(&self) -> NormStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (hits, misses, millis) = (read(&self.hits), read(&self.misses), read(&self.last_load_millis));
         NormStats {
@@ -91,10 +88,9 @@ impl Counters {
             misses,
             hit_rate: if hits + misses == 0 { 1.0 } else { hits as f64 / (hits + misses) as f64 },
             loads: read(&self.loads),
-            evictions: read(&self.group_evictions) + chain_evictions,
-            bytes: read(&self.group_bytes) + chain_bytes,
+            evictions: read(&self.group_evictions),
+            bytes: read(&self.group_bytes),
             entries: read(&self.group_entries),
-            chains,
             last_load: (millis > 0).then(|| UNIX_EPOCH + Duration::from_millis(millis)),
             load_seconds: read(&self.load_nanos) as f64 / 1e9,
         }

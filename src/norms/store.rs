@@ -8,12 +8,10 @@ use moka::future::Cache;
 use sha2::{Digest, Sha256};
 
 use crate::model::PerScale;
-use crate::model::norm::{ChainScope, DEFAULT_VERSION, GroupId, GroupNorms, PublishedScale, RawRange, ResolvedChain};
-use crate::norms::chains::ChainCache;
+use crate::model::norm::{ChainScope, DEFAULT_VERSION, GroupId, GroupNorms, PublishedScale, RawRange};
 use crate::norms::error::NormError;
 use crate::norms::names::GroupNames;
 use crate::norms::published::PublishedNorms;
-use crate::norms::resolve::resolve;
 use crate::norms::source::{NormSource, hex};
 use crate::norms::stats::{Counters, NormStats};
 use crate::norms::token::{GroupToken, provenance};
@@ -25,7 +23,7 @@ pub struct NormStoreOptions {
     pub chunk_rows: usize,
     /// The most groups kept, those known not to exist among them. 1 or more.
     pub cache_entries: usize,
-    /// The most bytes kept: three quarters for groups, the rest for resolved chains.
+    /// The most bytes of groups kept.
     pub cache_bytes: usize,
     /// Whether a group that lacks the version asked for answers with its version `default`.
     pub allow_version_fallback: bool,
@@ -45,7 +43,7 @@ impl Default for NormStoreOptions {
     }
 }
 
-/// Norm sources behind two bounded caches: groups as they are loaded, and chains turned into arrays.
+/// Norm sources behind a bounded cache of groups.
 ///
 /// 1. Nothing is read before it is asked for, and one group in one version is read by one task however many ask at once.
 /// 2. A group that no source holds is remembered like one that is there.
@@ -62,11 +60,8 @@ pub struct NormStore {
     ranges: PerScale<RawRange>,
     options: NormStoreOptions,
     groups: Cache<GroupKey, Option<Arc<GroupNorms>>>,
-    chains: ChainCache,
-    /// The published table over the whole range of each scale: what a chain starts from.
+    /// The published table over the whole range of each scale: what answers when no group does.
     published_scales: PerScale<PublishedScale>,
-    /// The chain of which no group exists; shared, since every unknown attribute value leads to it.
-    published_chain: Arc<ResolvedChain>,
     names: GroupNames,
     counters: Arc<Counters>,
 }
@@ -80,10 +75,13 @@ struct GroupKey {
 
 /// A group that answered a token, and under which name.
 #[derive(Debug, Clone)]
-pub(crate) struct Found {
-    pub(crate) id: GroupId,
-    pub(crate) version: String,
-    pub(crate) norms: Arc<GroupNorms>,
+pub struct FoundGroup {
+    /// Its number, an index into [`NormStore::group_names`].
+    pub id: GroupId,
+    /// The version that answered.
+    pub version: String,
+    /// Its norms.
+    pub norms: Arc<GroupNorms>,
 }
 
 impl NormStore {
@@ -95,8 +93,6 @@ impl NormStore {
         NormStore {
             sources,
             groups: group_cache(&options, Arc::clone(&counters)),
-            chains: ChainCache::new(options.cache_bytes / 4),
-            published_chain: Arc::new(resolve(options.scope, Vec::new(), &published_scales)),
             published,
             published_scales,
             ranges,
@@ -144,40 +140,14 @@ impl NormStore {
         hex(&hasher.finalize())
     }
 
-    /// The chain of these tokens if it is resolved already: no allocation, no await, below 100 ns.
-    ///
-    /// Counts nothing; tell [`record_hits`](Self::record_hits) how many sessions it served.
-    pub fn resolved(&self, tokens: &[GroupToken]) -> Option<Arc<ResolvedChain>> {
-        self.chains.get(tokens)
-    }
-
-    /// The chain of these tokens, most specific first, loading the groups that are not in memory.
-    pub async fn resolve(&self, tokens: &[GroupToken]) -> Result<Arc<ResolvedChain>, NormError> {
-        if let Some(chain) = self.chains.get(tokens) {
-            self.counters.add_hits(1);
-            return Ok(chain);
-        }
-        let mut groups = Vec::with_capacity(tokens.len());
-        for token in tokens {
-            if let Some(found) = self.find(token).await? {
-                groups.push((found.id, found.norms));
-            }
-        }
-        if groups.is_empty() {
-            return Ok(self.chains.insert(tokens, Arc::clone(&self.published_chain)));
-        }
-        let chain = resolve(self.options.scope, groups, &self.published_scales);
-        Ok(self.chains.insert(tokens, Arc::new(chain)))
-    }
-
-    /// Counts sessions that an already resolved chain served; one call a batch is enough.
-    pub fn record_hits(&self, sessions: u64) {
-        self.counters.add_hits(sessions);
+    /// Counts lookups in groups that the asker holds already; one call a batch is enough.
+    pub fn record_hits(&self, lookups: u64) {
+        self.counters.add_hits(lookups);
     }
 
     /// The provenance text of each [`GroupId`] given out so far: `published`, `COUNTRY:Spain`, `COUNTRY:Spain|2026`, …
     ///
-    /// Take it after the chains of a batch are resolved: then every id in them is an index into it. Ids never change their
+    /// Take it after the groups of a batch are found: then every id in them is an index into it. Ids never change their
     /// meaning within one store.
     pub fn group_names(&self) -> Arc<StringArray> {
         self.names.array()
@@ -195,7 +165,7 @@ impl NormStore {
 
     /// What was counted so far.
     pub fn stats(&self) -> NormStats {
-        self.counters.stats(self.chains.figures())
+        self.counters.stats()
     }
 
     /// Waits until the group cache has evicted what is beyond its bounds; it does so in the background otherwise.
@@ -205,7 +175,7 @@ impl NormStore {
     }
 
     /// The group that answers a token: in the version asked for, else, if that is allowed, in the version `default`.
-    pub(crate) async fn find(&self, token: &GroupToken) -> Result<Option<Found>, NormError> {
+    pub async fn find(&self, token: &GroupToken) -> Result<Option<FoundGroup>, NormError> {
         let asked = token.version();
         let mut version = asked;
         let mut norms = self.group(&token.group, version).await?;
@@ -215,7 +185,7 @@ impl NormStore {
         }
         Ok(norms.map(|norms| {
             let id = self.names.id(&provenance(&token.group, version));
-            Found { id, version: version.to_owned(), norms }
+            FoundGroup { id, version: version.to_owned(), norms }
         }))
     }
 

@@ -12,9 +12,7 @@ use futures::stream::{self, BoxStream};
 use proptest::prelude::*;
 
 use crate::instrument::Instrument;
-use crate::model::norm::{
-    ChainScope, DEFAULT_VERSION, DenseNorms, GroupNorms, PUBLISHED, RawRange, ResolvedChain, ResolvedScale,
-};
+use crate::model::norm::{ChainScope, DEFAULT_VERSION, DenseNorms, GroupNorms, PUBLISHED, RawRange};
 use crate::model::{PerScale, Scale};
 use crate::norms::{
     ChainStep, GroupSummary, GroupToken, NormError, NormSource, NormStore, NormStoreOptions, PublishedNorms,
@@ -94,26 +92,13 @@ fn tokens(texts: &[&str]) -> Vec<GroupToken> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// What a resolved chain says of a session, with provenance as text.
-fn answers(store: &NormStore, chain: &ResolvedChain, raws: &PerScale<i32>) -> PerScale<(f64, String)> {
-    let names = store.group_names();
-    let at = |scale: &ResolvedScale, raw: i32| {
-        let index = (raw - scale.lowest) as usize;
-        (scale.percentiles[index], names.value(scale.groups[index] as usize).to_owned())
-    };
-    match chain {
-        ResolvedChain::PerScale(scales) => PerScale::from_fn(|scale| at(&scales[scale], raws[scale])),
-        ResolvedChain::PerSession { groups, published } => {
-            let holds_all = |norms: &GroupNorms| raws.iter().all(|(s, raw)| norms.scales[s].exact(*raw).is_some());
-            match groups.iter().find(|(_, norms)| holds_all(norms)) {
-                Some((id, norms)) => PerScale::from_fn(|scale| {
-                    let percentile = norms.scales[scale].exact(raws[scale]).unwrap();
-                    (percentile, names.value(*id as usize).to_owned())
-                }),
-                None => PerScale::from_fn(|scale| at(&published[scale], raws[scale])),
-            }
-        }
-    }
+/// What the store says of a session: the last step of each scale.
+async fn answers(store: &NormStore, chain: &[GroupToken], raws: &PerScale<i32>) -> PerScale<(f64, String)> {
+    let explained = store.explain_session(chain, raws).await.unwrap();
+    PerScale::from_fn(|scale| match &explained[scale].last().unwrap().outcome {
+        StepOutcome::Used { percentile, norm_group } => (*percentile, norm_group.clone()),
+        other => panic!("the last step of {scale} answers: {other:?}"),
+    })
 }
 
 #[tokio::test]
@@ -184,8 +169,7 @@ async fn a_version_falls_back_to_the_default_one_only_when_allowed() {
     ));
     let answer = async |allow_version_fallback, token: &str| {
         let store = store_of(&source, NormStoreOptions { allow_version_fallback, ..NormStoreOptions::default() });
-        let chain = store.resolve(&tokens(&[token])).await.unwrap();
-        answers(&store, &chain, &PerScale([20, 30, 30, 30, 10, 0, 320]))[Scale::Ce].clone()
+        answers(&store, &tokens(&[token]), &PerScale([20, 30, 30, 30, 10, 0, 320])).await[Scale::Ce].clone()
     };
     assert_eq!(answer(false, "Total|2026").await, (60.0, "Total|2026".to_owned()));
     assert_eq!(answer(false, "Total|default").await, (50.0, "Total".to_owned()));
@@ -230,11 +214,10 @@ async fn sixty_four_tasks_that_want_one_group_load_it_once() {
 async fn a_group_that_does_not_exist_is_asked_for_once() {
     let source = Arc::new(MemorySource::default());
     let store = store_of(&source, NormStoreOptions::default());
-    let first = store.resolve(&tokens(&["EDU:None"])).await.unwrap();
+    assert!(store.find(&"EDU:None".parse().unwrap()).await.unwrap().is_none());
     store.lookup(&tokens(&["EDU:None"]), Scale::Ce, 20).await.unwrap();
-    let second = store.resolve(&tokens(&["EDU:None", "EDU:Nothing"])).await.unwrap();
+    store.lookup(&tokens(&["EDU:None", "EDU:Nothing"]), Scale::Ce, 20).await.unwrap();
     assert_eq!(source.loads(), 2, "one for each of the two groups");
-    assert!(Arc::ptr_eq(&first, &second), "chains without any group share the published arrays");
 }
 
 #[tokio::test]
@@ -244,7 +227,7 @@ async fn a_failed_load_is_told_as_retryable_and_tried_again() {
         ..MemorySource::default().with("Total", DEFAULT_VERSION, &[(Scale::Ce, 20, 50.0)])
     });
     let store = store_of(&source, NormStoreOptions::default());
-    let error = store.resolve(&tokens(&["Total"])).await.unwrap_err();
+    let error = store.find(&"Total".parse().unwrap()).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert!(error.to_string().starts_with("groups in memory: cannot read it"), "{error}");
     let answer = store.lookup(&tokens(&["Total"]), Scale::Ce, 20).await.unwrap();
@@ -263,8 +246,7 @@ async fn the_cache_stays_within_its_bounds_and_answers_stay_right() {
     for round in 0..3 {
         for number in 0..200 {
             let chain = tokens(&[&format!("G:{number}")]);
-            let resolved = store.resolve(&chain).await.unwrap();
-            let answer = answers(&store, &resolved, &PerScale([20, 30, 30, 30, 10, 0, 320]))[Scale::Ce].clone();
+            let answer = answers(&store, &chain, &PerScale([20, 30, 30, 30, 10, 0, 320])).await[Scale::Ce].clone();
             assert_eq!(answer, (f64::from(number) / 2.0, format!("G:{number}")), "round {round}");
         }
     }
@@ -277,16 +259,14 @@ async fn the_cache_stays_within_its_bounds_and_answers_stay_right() {
 }
 
 #[tokio::test]
-async fn a_resolved_chain_is_there_without_waiting_and_counts_when_told() {
-    let source = MemorySource::default().with("Total", DEFAULT_VERSION, &[(Scale::Ce, 20, 50.0)]);
-    let store = store(source);
-    let chain = tokens(&["Total"]);
-    assert!(store.resolved(&chain).is_none());
-    let resolved = store.resolve(&chain).await.unwrap();
-    assert!(Arc::ptr_eq(&resolved, &store.resolved(&chain).unwrap()));
+async fn lookups_in_groups_that_are_held_count_when_told() {
+    let store = store(MemorySource::default().with("Total", DEFAULT_VERSION, &[(Scale::Ce, 20, 50.0)]));
+    let found = store.find(&"Total".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(found.norms.scales[Scale::Ce].exact(20), Some(50.0));
+    assert_eq!(store.group_names().value(found.id as usize), "Total");
     store.record_hits(9_999);
     let stats = store.stats();
-    assert_eq!((stats.hits, stats.misses, stats.chains), (9_999, 1, 1));
+    assert_eq!((stats.hits, stats.misses, stats.entries), (9_999, 1, 1));
     assert_eq!(stats.hit_rate, 0.9999);
     let json = serde_json::to_value(&stats).unwrap();
     assert_eq!((&json["hits"], &json["loads"]), (&9_999.into(), &1.into()));
@@ -360,7 +340,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_resolved_chain_answers_as_the_rule_does_step_by_step(
+    fn the_store_answers_as_the_rule_does_step_by_step(
         groups in prop::collection::vec(any_rows(), 0..4),
         sessions in prop::collection::vec(any_raws(), 1..20),
         per_session in any::<bool>(),
@@ -368,21 +348,12 @@ proptest! {
         let scope = if per_session { ChainScope::PerSession } else { ChainScope::PerScale };
         let (store, chain) = store_and_chain(&groups, scope);
         run(async {
-            let resolved = store.resolve(&chain).await.unwrap();
             let mut held = Vec::new();
             for token in &chain {
-                held.push(store.group(&token.group, token.version()).await.unwrap().unwrap().as_ref().clone());
+                held.push(store.find(token).await.unwrap().unwrap().norms.as_ref().clone());
             }
             for raws in &sessions {
-                let expected = step_by_step(&held, scope, raws);
-                assert_eq!(answers(&store, &resolved, raws), expected);
-                let explained = store.explain_session(&chain, raws).await.unwrap();
-                for (scale, steps) in explained.iter() {
-                    let StepOutcome::Used { percentile, norm_group } = &steps.last().unwrap().outcome else {
-                        panic!("the last step of {scale} answers: {steps:?}");
-                    };
-                    assert_eq!((*percentile, norm_group), (expected[scale].0, &expected[scale].1));
-                }
+                assert_eq!(answers(&store, &chain, raws).await, step_by_step(&held, scope, raws));
             }
         });
     }
@@ -396,10 +367,9 @@ proptest! {
         let scope = if per_session { ChainScope::PerSession } else { ChainScope::PerScale };
         let (store, chain) = store_and_chain(&groups, scope);
         run(async {
-            let shorter = store.resolve(&chain[..chain.len() - 1]).await.unwrap();
-            let longer = store.resolve(&chain).await.unwrap();
+            let shorter = &chain[..chain.len() - 1];
             for raws in &sessions {
-                let (before, after) = (answers(&store, &shorter, raws), answers(&store, &longer, raws));
+                let (before, after) = (answers(&store, shorter, raws).await, answers(&store, &chain, raws).await);
                 for (scale, answer) in before.iter() {
                     assert!(answer.1 == PUBLISHED || *answer == after[scale], "{scale}: {answer:?}, {:?}", after[scale]);
                 }
