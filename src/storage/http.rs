@@ -16,12 +16,13 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
 };
 use object_store::{ClientConfigKey, ClientOptions};
-use reqwest::header::{ACCEPT, IF_MATCH, IF_NONE_MATCH, LOCATION, RANGE};
+use reqwest::header::{ACCEPT, CONNECTION, IF_MATCH, IF_NONE_MATCH, LOCATION, RANGE};
 use reqwest::{Method, StatusCode};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use url::Url;
 
 use crate::storage::RetryOptions;
+use crate::storage::connections::{Exchange, Ledger};
 use crate::storage::health::Ping;
 use crate::storage::http_client::{self, Settings};
 use crate::storage::pool::Pool;
@@ -107,13 +108,20 @@ impl HttpConnector for Connector {
     }
 }
 
-/// One HTTP client: its connections, and when they were begun.
+/// The HTTP clients of today, and when they were made.
 struct Clients {
-    direct: reqwest::Client,
+    direct: Client,
     /// For redirects to other servers: resolves public addresses only.
-    outward: OnceLock<reqwest::Client>,
+    outward: OnceLock<Client>,
     born: Instant,
     epoch: u64,
+}
+
+/// An HTTP client, and what is known of its connections.
+#[derive(Clone)]
+struct Client {
+    client: reqwest::Client,
+    ledger: Arc<Ledger>,
 }
 
 struct Service {
@@ -233,22 +241,27 @@ impl Service {
     }
 
     /// Sends `request` and waits for the head of the answer, whose body may never be silent for too long.
-    async fn exchange(&self, client: &reqwest::Client, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn exchange(&self, client: &Client, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let patience = self.settings.silence + sending_time(request.body().content_length());
         let silent = || HttpError::new(HttpErrorKind::Timeout, HttpFailure::Silent(patience));
-        let response = timeout(patience, client.call(request)).await.map_err(|_| silent())??;
-        Ok(response.map(|body| HttpResponseBody::new(Watched::new(body, self.settings.silence))))
+        let exchange = client.ledger.begin();
+        let sent = Ledger::sending(client.client.call(request));
+        let response = timeout(patience, sent).await.map_err(|_| silent())??;
+        let closes =
+            response.headers().get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+        let exchange = Some(exchange).filter(|_| !closes);
+        Ok(response.map(|body| HttpResponseBody::new(Watched::new(body, self.settings.silence, exchange))))
     }
 }
 
 impl Clients {
     fn new(wire: &Wire, settings: &Settings) -> reqwest::Result<Self> {
         let resolver = Resolver::any(settings.flag(ClientConfigKey::RandomizeAddresses));
-        let direct = http_client::build(settings, wire.pool.options().size, resolver)?;
+        let direct = Client::new(wire, settings, resolver)?;
         Ok(Self { direct, outward: OnceLock::new(), born: Instant::now(), epoch: wire.epoch.load(Relaxed) })
     }
 
-    fn outward(&self, wire: &Wire, settings: &Settings) -> Result<&reqwest::Client, HttpError> {
+    fn outward(&self, wire: &Wire, settings: &Settings) -> Result<&Client, HttpError> {
         if let Some(client) = self.outward.get() {
             return Ok(client);
         }
@@ -258,9 +271,17 @@ impl Clients {
             false => Resolver::public(wire.proxies.iter().cloned().chain(settings.proxy_host()).collect(), rotate),
         };
         let anonymous = settings.without_credentials();
-        let client = http_client::build(&anonymous, wire.pool.options().size, resolver)
-            .map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
+        let client = Client::new(wire, &anonymous, resolver);
+        let client = client.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
         Ok(self.outward.get_or_init(|| client))
+    }
+}
+
+impl Client {
+    fn new(wire: &Wire, settings: &Settings, resolver: Arc<Resolver>) -> reqwest::Result<Self> {
+        let idle = wire.pool.options().size;
+        let ledger = Arc::<Ledger>::default();
+        Ok(Self { client: http_client::build(settings, idle, resolver, Arc::clone(&ledger))?, ledger })
     }
 }
 
@@ -309,16 +330,23 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// A body that fails once it has been silent for too long while somebody waits for it.
+/// A body that fails once it has been silent for too long while somebody waits for it, and ends its exchange when it ends.
 struct Watched {
     body: HttpResponseBody,
     patience: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
+    exchange: Option<Exchange>,
 }
 
 impl Watched {
-    fn new(body: HttpResponseBody, patience: Duration) -> Self {
-        Self { body, patience, waiting: None }
+    fn new(body: HttpResponseBody, patience: Duration, exchange: Option<Exchange>) -> Self {
+        Self { body, patience, waiting: None, exchange }
+    }
+
+    fn end(&mut self) {
+        if let Some(mut exchange) = self.exchange.take() {
+            exchange.is_over();
+        }
     }
 }
 
@@ -333,6 +361,9 @@ impl Body for Watched {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
             this.waiting = None;
+            if frame.is_none() {
+                this.end();
+            }
             return Poll::Ready(frame);
         }
         let patience = this.patience;
@@ -351,5 +382,13 @@ impl Body for Watched {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if self.body.is_end_stream() {
+            self.end();
+        }
     }
 }

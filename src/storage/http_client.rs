@@ -8,6 +8,7 @@ use reqwest::tls::Certificate;
 use reqwest::{NoProxy, Proxy, redirect};
 use url::Url;
 
+use crate::storage::connections::{GateLayer, Ledger};
 use crate::storage::redirect::Resolver;
 
 const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
@@ -50,7 +51,9 @@ impl Settings {
     }
 
     fn duration(&self, key: ClientConfigKey) -> object_store::Result<Option<Duration>> {
-        self.text(key).map(|text| humantime::parse_duration(&text).map_err(|error| unreadable(key, error))).transpose()
+        self.text(key)
+            .map(|text| humantime::parse_duration(&text).map_err(|_| unreadable(key, "is not a duration such as 30s")))
+            .transpose()
     }
 
     fn check(&self) -> object_store::Result<()> {
@@ -72,11 +75,12 @@ impl Settings {
             if let Some(text) = self.text(key)
                 && flag(&text).is_none()
             {
-                return Err(unreadable(key, format!("{text} is neither true nor false")));
+                return Err(unreadable(key, "is neither true nor false"));
             }
         }
         if let Some(size) = self.text(ClientConfigKey::Http2MaxFrameSize) {
-            size.parse::<u32>().map_err(|error| unreadable(ClientConfigKey::Http2MaxFrameSize, error))?;
+            size.parse::<u32>()
+                .map_err(|_| unreadable(ClientConfigKey::Http2MaxFrameSize, "is not a number of bytes"))?;
         }
         Ok(())
     }
@@ -96,13 +100,20 @@ pub(crate) fn host(url: &str) -> Option<String> {
     Url::parse(url).ok()?.host_str().map(str::to_owned)
 }
 
-/// A client with its own connections, of which it keeps at most `idle` to a host. Follows no redirects.
-pub(crate) fn build(settings: &Settings, idle: usize, resolver: Arc<Resolver>) -> reqwest::Result<reqwest::Client> {
+/// A client with its own connections, of which it keeps at most `idle` to a host; it begins them by way of `ledger`. Follows
+/// no redirects.
+pub(crate) fn build(
+    settings: &Settings,
+    idle: usize,
+    resolver: Arc<Resolver>,
+    ledger: Arc<Ledger>,
+) -> reqwest::Result<reqwest::Client> {
     let duration = |key| settings.duration(key).ok().flatten();
     let mut builder = reqwest::ClientBuilder::new()
         .user_agent(settings.text(ClientConfigKey::UserAgent).unwrap_or_else(|| USER_AGENT.to_owned()))
         .default_headers(settings.headers.clone())
         .redirect(redirect::Policy::none())
+        .connector_layer(GateLayer(ledger))
         .dns_resolver(resolver)
         .pool_max_idle_per_host(idle)
         .https_only(!settings.flag(ClientConfigKey::AllowHttp))
@@ -147,7 +158,7 @@ pub(crate) fn build(settings: &Settings, idle: usize, resolver: Arc<Resolver>) -
     builder.build()
 }
 
-fn unreadable(key: ClientConfigKey, error: impl std::fmt::Display) -> Error {
-    let source = format!("{} cannot be read: {error}", key.as_ref()).into();
-    Error::Generic { store: "HTTP client", source }
+/// Without the value: it may be secret.
+fn unreadable(key: ClientConfigKey, what: &str) -> Error {
+    Error::Generic { store: "HTTP client", source: format!("{} {what}", key.as_ref()).into() }
 }

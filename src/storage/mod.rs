@@ -9,6 +9,7 @@
 mod adaptive;
 mod body;
 mod client;
+mod connections;
 mod error;
 mod health;
 mod http;

@@ -7,4 +7,5 @@ mod golden;
 mod readme;
 mod score;
 mod signals;
+mod storage;
 mod support;

@@ -1,5 +1,10 @@
 //! What integration tests share: running the program, and reading what it wrote.
 
+pub mod faulty_proxy;
+pub mod http_server;
+pub mod s3_server;
+pub mod static_files;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 

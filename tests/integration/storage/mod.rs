@@ -1,0 +1,8 @@
+//! Storage against real servers, started and stopped by the tests.
+
+mod conformance;
+mod faults;
+mod pool;
+mod s3;
+mod secrets;
+mod web;
