@@ -6,7 +6,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
 use clap::{Args, Parser};
 use datafusion::error::Result as PlanResult;
@@ -17,8 +16,8 @@ use crate::config::{Config, ProgressStyle};
 use crate::engine::{EngineError, session_context};
 use crate::error::Error;
 use crate::instrument::Instrument;
-use crate::model::Scale;
-use crate::model::result::norm_group_column;
+use crate::model::result::{norm_group_column, percentile_column};
+use crate::model::{Mode, Scale};
 use crate::norms::NormStore;
 use crate::storage::Storage;
 use crate::telemetry::print_line;
@@ -53,7 +52,7 @@ pub(super) fn demo(args: DemoArgs, config: &Config, config_file: Option<&Path>) 
         if let Some(file) = config_file {
             command.extend(["--config".to_owned(), file.display().to_string()]);
         }
-        if config.settings.progress != ProgressStyle::Off {
+        if !matches!(config.settings.progress, ProgressStyle::Off | ProgressStyle::Json) {
             print_line(&format!("$ {}", as_typed(&command)));
         }
         // The commands are ours: clap has nothing to refuse in them but a name it takes for a flag.
@@ -88,15 +87,9 @@ impl Files {
 
     /// What the demo runs.
     fn commands(&self, rows: u64) -> [Vec<String>; 3] {
+        let Files { sessions, norms, results, .. } = self;
         let rows = rows.to_string();
-        let command = |words: &[&str]| {
-            ["normstream"]
-                .iter()
-                .chain(words)
-                .map(|word| (*word).to_owned())
-                .chain(["--overwrite".to_owned()])
-                .collect()
-        };
+        let command = |words: &[&str]| ["normstream"].iter().chain(words).map(|word| (*word).to_owned()).collect();
         [
             command(&[
                 "generate",
@@ -106,21 +99,23 @@ impl Files {
                 "--bad-fraction",
                 BAD_FRACTION,
                 "--teams",
+                "--overwrite",
                 "--to",
-                &self.sessions,
+                sessions,
             ]),
-            command(&["generate", "norms", "--to", &self.norms]),
+            command(&["generate", "norms", "--overwrite", "--to", norms]),
             command(&[
                 "score",
-                &self.sessions,
+                sessions,
                 "--norms",
-                &self.norms,
+                norms,
                 "--pass",
                 "team_id",
                 "--on-error",
                 "keep",
+                "--overwrite",
                 "--to",
-                &self.results,
+                results,
             ]),
         ]
     }
@@ -131,18 +126,11 @@ impl Files {
         let mut text = String::new();
         for (title, sql) in [
             ("Learning styles of the scored sessions", STYLES.to_owned()),
-            ("One session of each norm group that answered for CE: percentiles and who gave them", SAMPLE.to_owned()),
+            ("Some sessions: their percentiles, and the norm groups that gave them", sample()),
             ("Where the percentiles of all seven scales come from", norm_sources()),
             ("Sessions that cannot be scored: they stay in the results, with ok = false", FAILURES.to_owned()),
         ] {
-            let rows = query(&context, &sql).await.map_err(EngineError::from)?;
-            let table = if rows.iter().all(|batch| batch.num_rows() == 0) {
-                "none".to_owned()
-            } else {
-                pretty_format_batches(&rows)
-                    .map_err(|error| EngineError::from(datafusion::error::DataFusionError::from(error)))?
-                    .to_string()
-            };
+            let table = table(&context, &sql).await.map_err(EngineError::from)?;
             text.push_str(&format!("{title}\n{table}\n\n"));
         }
         text.push_str(&format!("Files\n  {}\n  {}\n  {}\n", self.sessions, self.norms, self.results));
@@ -196,34 +184,48 @@ impl Files {
     }
 }
 
-async fn query(context: &SessionContext, sql: &str) -> PlanResult<Vec<RecordBatch>> {
-    context.sql(sql).await?.collect().await
+/// What a query gives, as a table of text.
+async fn table(context: &SessionContext, sql: &str) -> PlanResult<String> {
+    let rows = context.sql(sql).await?.collect().await?;
+    if rows.iter().all(|batch| batch.num_rows() == 0) {
+        return Ok("none".to_owned());
+    }
+    Ok(pretty_format_batches(&rows)?.to_string())
 }
 
 const STYLES: &str = "\
 SELECT style,
        lpad(CAST(count(*) AS varchar), 8) AS sessions,
-       lpad(CAST(round(100.0 * count(*) / sum(count(*)) OVER (), 1) AS varchar) || ' %', 7) AS share
+       lpad(CAST(CAST(100.0 * count(*) / sum(count(*)) OVER () AS decimal(4, 1)) AS varchar) || ' %', 7) AS share
 FROM results WHERE ok
 GROUP BY style
 ORDER BY count(*) DESC, style";
 
-const SAMPLE: &str = "\
-SELECT session_id, style, backup_style AS backup,
-       ce_percentile AS ce, ro_percentile AS ro, ac_percentile AS ac, ae_percentile AS ae,
-       CASE WHEN ce_norm_group = ro_norm_group AND ce_norm_group = ac_norm_group AND ce_norm_group = ae_norm_group
-            THEN ce_norm_group
-            ELSE concat_ws(', ', ce_norm_group, ro_norm_group, ac_norm_group, ae_norm_group) END AS norm_group
-FROM (SELECT *, row_number() OVER (PARTITION BY ce_norm_group ORDER BY session_id) AS nth FROM results WHERE ok)
-WHERE nth = 1
+/// The first session of each norm group that answered for CE, so that several groups are seen.
+fn sample() -> String {
+    let percentiles = Mode::ALL.map(|mode| {
+        let column = percentile_column(mode.into());
+        format!("lpad(CAST({column} AS varchar), 5) AS {}", mode.suffix())
+    });
+    let groups = Mode::ALL.map(|mode| norm_group_column(mode.into()));
+    format!(
+        "\
+SELECT session_id, style, backup_style, {},
+       array_to_string(array_distinct([{}]), ', ') AS norm_groups
+FROM results
+WHERE session_id IN (SELECT min(session_id) FROM results WHERE ok GROUP BY ce_norm_group)
 ORDER BY session_id
-LIMIT 8";
+LIMIT 8",
+        percentiles.join(", "),
+        groups.join(", "),
+    )
+}
 
 const FAILURES: &str = "\
 SELECT error_code,
        lpad(CAST(count(*) AS varchar), 8) AS sessions,
-       first_value(session_id ORDER BY session_id) AS session_id,
-       first_value(error ORDER BY session_id) AS error
+       min(session_id) AS first_session,
+       first_value(error ORDER BY session_id) AS its_error
 FROM results WHERE NOT ok
 GROUP BY error_code
 ORDER BY count(*) DESC, error_code";
@@ -236,7 +238,7 @@ fn norm_sources() -> String {
 SELECT source,
        lpad(CAST(count(DISTINCT norm_group) AS varchar), 6) AS groups,
        lpad(CAST(count(*) AS varchar), 11) AS percentiles,
-       lpad(CAST(round(100.0 * count(*) / sum(count(*)) OVER (), 2) AS varchar) || ' %', 8) AS share
+       lpad(CAST(CAST(100.0 * count(*) / sum(count(*)) OVER () AS decimal(5, 2)) AS varchar) || ' %', 8) AS share
 FROM (SELECT norm_group, split_part(norm_group, ':', 1) AS source
       FROM (SELECT unnest([{columns}]) AS norm_group FROM results WHERE ok))
 GROUP BY source

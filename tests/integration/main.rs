@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod architecture;
+mod demo;
 mod explain;
+mod generate;
 mod golden;
 mod readme;
 mod score;
