@@ -1,5 +1,5 @@
 //! All integration tests, in one binary: each test binary links DataFusion again.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, unreachable_pub)]
 
 mod architecture;
 mod demo;

@@ -144,7 +144,7 @@ impl Assembler {
 /// The ranges of equal keys; nulls are equal.
 fn runs(keys: &ArrayRef) -> Result<Vec<Range<usize>>> {
     if *keys.data_type() == DataType::Null {
-        return Ok(vec![0..keys.len()]);
+        return Ok(std::iter::once(0..keys.len()).collect());
     }
     Ok(partition(std::slice::from_ref(keys))?.ranges())
 }
