@@ -6,6 +6,7 @@ mod demo;
 mod explain;
 mod generate;
 mod golden;
+mod norms;
 mod readme;
 mod score;
 mod signals;
