@@ -38,6 +38,7 @@ macro_rules! exact_bound {
 
 exact_bound!(bool, value => vec![u8::from(value)]);
 exact_bound!(i32, value => value.to_le_bytes().to_vec());
+exact_bound!(i64, value => value.to_le_bytes().to_vec());
 exact_bound!(f64, value => value.to_le_bytes().to_vec());
 
 impl Bound for ByteArray {
@@ -83,31 +84,45 @@ fn cut_above(value: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// The smallest and the largest of `values` that are not NaN; zeros as the format wants them: −0 below, +0 above.
-pub(super) fn float_bounds(values: &[f64]) -> Option<(f64, f64)> {
-    const LANES: usize = 8;
-    let (mut min, mut max) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
-    let mut widen = |lane: usize, value: f64| {
+/// The smallest and the largest number of a page, NaN left out. Kept in lanes, which the compiler turns into vectors.
+pub(super) struct FloatBounds {
+    min: [f64; LANES],
+    max: [f64; LANES],
+}
+
+const LANES: usize = 8;
+
+impl Default for FloatBounds {
+    fn default() -> Self {
+        Self { min: [f64::INFINITY; LANES], max: [f64::NEG_INFINITY; LANES] }
+    }
+}
+
+impl FloatBounds {
+    pub(super) fn extend(&mut self, values: &[f64]) {
+        let (mut min, mut max) = (self.min, self.max);
         // Comparisons with NaN are false: it never replaces a bound.
-        min[lane] = if value < min[lane] { value } else { min[lane] };
-        max[lane] = if value > max[lane] { value } else { max[lane] };
-    };
-    let (groups, rest) = values.as_chunks::<LANES>();
-    for group in groups {
-        for (lane, value) in group.iter().enumerate() {
-            widen(lane, *value);
+        let (groups, rest) = values.as_chunks::<LANES>();
+        for group in groups {
+            for lane in 0..LANES {
+                min[lane] = if group[lane] < min[lane] { group[lane] } else { min[lane] };
+                max[lane] = if group[lane] > max[lane] { group[lane] } else { max[lane] };
+            }
         }
+        for value in rest {
+            min[0] = if *value < min[0] { *value } else { min[0] };
+            max[0] = if *value > max[0] { *value } else { max[0] };
+        }
+        (self.min, self.max) = (min, max);
     }
-    for value in rest {
-        widen(0, *value);
+
+    /// The bounds, or `None` if there was no number. Zeros as the format wants them: −0 below, +0 above.
+    pub(super) fn get(&self) -> Option<(f64, f64)> {
+        let min = self.min.into_iter().fold(f64::INFINITY, f64::min);
+        let max = self.max.into_iter().fold(f64::NEG_INFINITY, f64::max);
+        let signed_zero = |bound: f64, zero: f64| if bound == 0.0 { zero } else { bound };
+        (min <= max).then(|| (signed_zero(min, -0.0), signed_zero(max, 0.0)))
     }
-    let min = min.into_iter().fold(f64::INFINITY, f64::min);
-    let max = max.into_iter().fold(f64::NEG_INFINITY, f64::max);
-    if min > max {
-        return None;
-    }
-    let signed_zero = |bound: f64, zero: f64| if bound == 0.0 { zero } else { bound };
-    Some((signed_zero(min, -0.0), signed_zero(max, 0.0)))
 }
 
 #[cfg(test)]
@@ -115,6 +130,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn float_bounds(values: &[f64]) -> Option<(f64, f64)> {
+        let mut bounds = FloatBounds::default();
+        bounds.extend(values);
+        bounds.get()
+    }
 
     #[test]
     fn float_bounds_skip_nan_and_sign_zeros_outwards() {

@@ -1,5 +1,7 @@
 //! One column chunk: its compressed pages, and what the footer says of them.
 
+use std::io::Write;
+
 use bytes::Bytes;
 use parquet::basic::{BoundaryOrder, Compression, Encoding, PageType, ZstdLevel};
 use parquet::column::page::{CompressedPage, Page, PageWriteSpec, PageWriter};
@@ -129,7 +131,9 @@ impl<T: Bound> ChunkWriter<T> {
     pub(super) fn finish(mut self, dictionary: Option<DictionaryPage>, codec: &mut PageCodec) -> Result<EncodedChunk> {
         let mut encoding_stats = Vec::new();
         let mut dictionary_offset = None;
-        let pages_end = self.pages.bytes_written();
+        // Data pages are ready before the dictionary is, and in the file they follow it.
+        let mut data = std::mem::replace(&mut self.pages, TrackedWrite::new(Vec::new()));
+        data.flush().map_err(|error| RowGroupError::Encode(error.into()))?;
         if let Some(DictionaryPage { values, body }) = dictionary {
             let buf = codec.compress(&body)?;
             let page =
@@ -139,12 +143,11 @@ impl<T: Bound> ChunkWriter<T> {
             encoding_stats.push((PageType::DICTIONARY_PAGE, Encoding::PLAIN));
         }
         encoding_stats.extend(self.summaries.iter().map(|page| (PageType::DATA_PAGE, page.summary.encoding)));
-
-        // In the file the dictionary stands first.
-        let total = self.pages.bytes_written();
-        let shift = total - pages_end;
+        let shift = self.pages.bytes_written();
+        let total = shift + data.bytes_written();
         let mut bytes = self.pages.into_inner().map_err(RowGroupError::Encode)?;
-        bytes.rotate_right(shift);
+        bytes.reserve_exact(data.bytes_written());
+        bytes.extend_from_slice(data.inner());
 
         let index = index_pages(&self.column, &self.summaries, shift);
         let rows = self.summaries.iter().map(|page| page.summary.rows).sum::<usize>();

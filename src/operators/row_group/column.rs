@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use parquet::arrow::arrow_writer::ArrowColumnChunk;
 use parquet::schema::types::ColumnDescPtr;
 
@@ -11,7 +11,7 @@ use super::booleans::BooleanColumn;
 use super::chunk::{EncodedChunk, PageCodec};
 use super::error::Result;
 use super::floats::Float64Column;
-use super::hybrid::{bit_width, put_values};
+use super::integers::Int64Column;
 use super::lists::StringListColumn;
 use super::schema::FileSchema;
 use super::shorts::Int16Column;
@@ -62,6 +62,10 @@ fn encoder(field: &Field, leaves: &[ColumnDescPtr]) -> Option<Box<dyn ColumnEnco
     Some(match field.data_type() {
         DataType::Boolean => Box::new(BooleanColumn::new(column)),
         DataType::Int16 => Box::new(Int16Column::new(column)),
+        DataType::Int64
+        | DataType::Timestamp(TimeUnit::Millisecond | TimeUnit::Microsecond | TimeUnit::Nanosecond, _) => {
+            Box::new(Int64Column::new(column))
+        }
         DataType::Float64 => Box::new(Float64Column::new(column)),
         DataType::List(item) if is_dictionary_of_strings(item.data_type()) => {
             Box::new(StringListColumn::new(field, column))
@@ -69,13 +73,6 @@ fn encoder(field: &Field, leaves: &[ColumnDescPtr]) -> Option<Box<dyn ColumnEnco
         other if is_dictionary_of_strings(other) => Box::new(StringColumn::new(column)),
         _ => return None,
     })
-}
-
-/// Appends the values part of a dictionary-encoded page: the width, then keys below `dictionary`.
-pub(super) fn put_keys(keys: &[u32], dictionary: usize, out: &mut Vec<u8>) {
-    let width = bit_width(dictionary.saturating_sub(1));
-    out.push(width as u8);
-    put_values(keys, width, out);
 }
 
 impl Encoded {

@@ -5,10 +5,11 @@ use arrow::datatypes::Float64Type;
 use parquet::basic::Encoding;
 use parquet::schema::types::ColumnDescPtr;
 
-use super::bounds::float_bounds;
+use super::bounds::FloatBounds;
 use super::chunk::{ChunkWriter, DictionaryPage, PageCodec, PageSummary};
-use super::column::{ColumnEncoder, Encoded, put_keys};
+use super::column::{ColumnEncoder, Encoded};
 use super::error::Result;
+use super::keys::KeyPage;
 use super::levels::Validity;
 
 /// With more distinct numbers than this the rest of the row group is written plain.
@@ -17,22 +18,38 @@ const MAX_DISTINCT: usize = 1 << 15;
 /// A column of `Float64`. Numbers are told apart by their bits, so that NaN and −0 come back as they were.
 pub(super) struct Float64Column {
     validity: Validity,
-    dictionary: FloatDictionary,
-    /// The numbers of the page.
-    page: Vec<f64>,
+    bounds: FloatBounds,
+    values: Values,
     /// Whether a page is made of keys.
     has_keys: bool,
     chunk: ChunkWriter<f64>,
+}
+
+/// The numbers of the page at work.
+enum Values {
+    Keys(KeyPage, FloatDictionary),
+    /// Plain bytes, once the dictionary has overflowed; with the dictionary of the pages before.
+    Plain(Vec<u8>, Vec<f64>),
 }
 
 impl Float64Column {
     pub(super) fn new(column: ColumnDescPtr) -> Self {
         Self {
             validity: Validity::new(),
-            dictionary: FloatDictionary::new(),
-            page: Vec::new(),
+            bounds: FloatBounds::default(),
+            values: Values::Keys(KeyPage::default(), FloatDictionary::new()),
             has_keys: false,
             chunk: ChunkWriter::new(column),
+        }
+    }
+
+    fn append_run(&mut self, run: &[f64]) {
+        self.bounds.extend(run);
+        match &mut self.values {
+            Values::Keys(page, dictionary) => {
+                page.extend(run, |value| dictionary.key(*value));
+            }
+            Values::Plain(page, _) => put_plain(run, page),
         }
     }
 }
@@ -42,10 +59,8 @@ impl ColumnEncoder for Float64Column {
         let values = array.as_primitive::<Float64Type>().values();
         self.validity.append(array.len(), array.nulls());
         match array.nulls().filter(|nulls| nulls.null_count() > 0) {
-            None => self.page.extend_from_slice(values),
-            Some(nulls) => {
-                nulls.valid_slices().for_each(|(from, to)| self.page.extend_from_slice(&values[from..to]));
-            }
+            None => self.append_run(values),
+            Some(nulls) => nulls.valid_slices().for_each(|(from, to)| self.append_run(&values[from..to])),
         }
         Ok(())
     }
@@ -54,30 +69,52 @@ impl ColumnEncoder for Float64Column {
         let (rows, values) = (self.validity.rows(), self.validity.values());
         codec.body.clear();
         self.validity.finish_page(self.chunk.max_definition_level(), &mut codec.body);
-        let encoding = match self.dictionary.keys(&self.page) {
-            Some((keys, distinct)) => {
-                put_keys(keys, distinct, &mut codec.body);
+        if let Values::Keys(page, dictionary) = &mut self.values
+            && dictionary.values.len() > MAX_DISTINCT
+        {
+            // The page that overfills the dictionary is written plain, and what it added is taken out again.
+            let mut plain = Vec::with_capacity(8 * page.len());
+            page.iter().for_each(|key| plain.extend_from_slice(&dictionary.values[key].to_le_bytes()));
+            dictionary.values.truncate(dictionary.before_page);
+            self.values = Values::Plain(plain, std::mem::take(&mut dictionary.values));
+        }
+        let encoding = match &mut self.values {
+            Values::Keys(page, dictionary) => {
+                page.finish_page(dictionary.values.len(), &mut codec.body);
+                dictionary.before_page = dictionary.values.len();
                 self.has_keys = true;
                 Encoding::RLE_DICTIONARY
             }
-            None => {
-                put_plain(&self.page, &mut codec.body);
+            Values::Plain(page, _) => {
+                codec.body.append(page);
                 Encoding::PLAIN
             }
         };
-        let bounds = float_bounds(&self.page);
-        self.page.clear();
+        let bounds = std::mem::take(&mut self.bounds).get();
         self.chunk.add_page(PageSummary { rows, levels: rows, values, bounds, encoding }, codec)
     }
 
     fn buffered_bytes(&self) -> usize {
-        let page = 8 * self.page.capacity();
-        page + self.dictionary.buffered_bytes() + self.validity.buffered_bytes() + self.chunk.buffered_bytes()
+        let values = match &self.values {
+            Values::Keys(page, dictionary) => {
+                page.buffered_bytes() + 2 * dictionary.slots.capacity() + 8 * dictionary.values.capacity()
+            }
+            Values::Plain(page, dictionary) => page.capacity() + 8 * dictionary.capacity(),
+        };
+        values + self.validity.buffered_bytes() + self.chunk.buffered_bytes()
     }
 
     fn finish(self: Box<Self>, codec: &mut PageCodec) -> Result<Vec<Encoded>> {
-        let Self { dictionary, has_keys, chunk, .. } = *self;
-        let chunk = chunk.finish(has_keys.then(|| dictionary.into_page()), codec)?;
+        let dictionary = match &self.values {
+            Values::Keys(_, dictionary) => &dictionary.values,
+            Values::Plain(_, dictionary) => dictionary,
+        };
+        let page = self.has_keys.then(|| {
+            let mut body = Vec::with_capacity(8 * dictionary.len());
+            put_plain(dictionary, &mut body);
+            DictionaryPage { values: dictionary.len(), body }
+        });
+        let chunk = self.chunk.finish(page, codec)?;
         Ok(vec![Encoded::Own(chunk)])
     }
 }
@@ -88,89 +125,68 @@ fn put_plain(values: &[f64], out: &mut Vec<u8>) {
 
 /// The distinct numbers of a column in one row group, in order of first appearance, found by open addressing.
 struct FloatDictionary {
-    /// Bits of a number and its key; a key of `VACANT` marks a free slot. The length is a power of two, at most half filled.
-    slots: Vec<(u64, u32)>,
+    /// Keys by hash, [`VACANT`] where there is none. The length is a power of two, sparsely filled: a first guess that is
+    /// almost always right costs less than a small table.
+    slots: Vec<u16>,
     values: Vec<f64>,
-    /// The keys of the last page.
-    keys: Vec<u32>,
-    full: bool,
+    /// How many values there were before the page at work.
+    before_page: usize,
 }
 
-const VACANT: u32 = u32::MAX;
+const VACANT: u16 = u16::MAX;
+/// Slots per value at least.
+const SPARSITY: usize = 8;
 
 impl FloatDictionary {
     fn new() -> Self {
-        Self { slots: vec![(0, VACANT); 256], values: Vec::new(), keys: Vec::new(), full: false }
+        Self { slots: vec![VACANT; 64 * SPARSITY], values: Vec::new(), before_page: 0 }
     }
 
-    /// The keys of a page and the number of all distinct numbers so far, or `None` if it and all later ones are to be written plain. The numbers of a page that overfills
-    /// the dictionary are taken out of it again.
-    fn keys(&mut self, page: &[f64]) -> Option<(&[u32], usize)> {
-        if self.full {
-            return None;
-        }
-        let before = self.values.len();
-        self.keys.clear();
-        self.keys.reserve(page.len());
-        for value in page {
-            let key = self.key(value.to_bits());
-            self.keys.push(key);
-        }
-        if self.values.len() > MAX_DISTINCT {
-            self.values.truncate(before);
-            self.slots = Vec::new();
-            self.full = true;
-            return None;
-        }
-        Some((&self.keys, self.values.len()))
-    }
-
-    fn key(&mut self, bits: u64) -> u32 {
+    fn key(&mut self, value: f64) -> u32 {
+        let bits = value.to_bits();
         let mask = self.slots.len() - 1;
-        let mut place = slot(bits) & mask;
+        let mut place = hash(bits) & mask;
         loop {
-            let (found, key) = self.slots[place];
+            let key = self.slots[place];
             if key == VACANT {
-                return self.insert(bits, place);
+                return self.insert(value, place);
             }
-            if found == bits {
-                return key;
+            if self.values[usize::from(key)].to_bits() == bits {
+                return key.into();
             }
             place = (place + 1) & mask;
         }
     }
 
+    /// Gives a new number its key. Keys past [`MAX_DISTINCT`] are handed out too, so that the page can be written plain.
     #[cold]
-    fn insert(&mut self, bits: u64, place: usize) -> u32 {
-        let key = self.values.len() as u32;
-        self.slots[place] = (bits, key);
-        self.values.push(f64::from_bits(bits));
-        if 2 * self.values.len() > self.slots.len() {
-            let length = 2 * self.slots.len();
-            let filled = std::mem::replace(&mut self.slots, vec![(0, VACANT); length]);
-            for (bits, key) in filled.into_iter().filter(|(_, key)| *key != VACANT) {
-                let mut place = slot(bits) & (length - 1);
-                while self.slots[place].1 != VACANT {
-                    place = (place + 1) & (length - 1);
-                }
-                self.slots[place] = (bits, key);
+    fn insert(&mut self, value: f64, place: usize) -> u32 {
+        let key = self.values.len();
+        self.values.push(value);
+        if key < MAX_DISTINCT {
+            self.slots[place] = key as u16;
+            if SPARSITY * self.values.len() > self.slots.len() {
+                self.grow();
             }
         }
-        key
+        key as u32
     }
 
-    fn buffered_bytes(&self) -> usize {
-        16 * self.slots.capacity() + 8 * self.values.capacity() + 4 * self.keys.capacity()
-    }
-
-    fn into_page(self) -> DictionaryPage {
-        let mut body = Vec::with_capacity(8 * self.values.len());
-        put_plain(&self.values, &mut body);
-        DictionaryPage { values: self.values.len(), body }
+    fn grow(&mut self) {
+        let length = 2 * self.slots.len();
+        self.slots = vec![VACANT; length];
+        for (key, value) in self.values.iter().enumerate() {
+            let mut place = hash(value.to_bits()) & (length - 1);
+            while self.slots[place] != VACANT {
+                place = (place + 1) & (length - 1);
+            }
+            self.slots[place] = key as u16;
+        }
     }
 }
 
-/// Spreads the bits of a number over a table: the high half of a product, where all bits take part.
-fn slot(bits: u64) -> usize {
-    (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize
+/// Both halves of a wide product, so that every bit of a number takes part.
+fn hash(bits: u64) -> usize {
+    let product = u128::from(bits) * 0x9e37_79b9_7f4a_7c15;
+    (product as u64 ^ (product >> 64) as u64) as usize
 }

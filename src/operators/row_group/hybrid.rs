@@ -16,9 +16,9 @@ pub(super) fn put_repeated(value: u32, count: usize, width: usize, out: &mut Vec
 }
 
 /// Appends a run of `count` one-bit values, the lowest bit of each byte first. Bits past `count` are ignored by readers.
-pub(super) fn put_bits(bits: &[u8], count: usize, out: &mut Vec<u8>) {
+pub(super) fn put_bits(bytes: impl Iterator<Item = u8>, count: usize, out: &mut Vec<u8>) {
     put_packed_header(count, out);
-    out.extend_from_slice(&bits[..count.div_ceil(8)]);
+    out.extend(bytes.take(count.div_ceil(8)));
 }
 
 /// Appends `values` as one run. Each is below `2^width`.
@@ -36,7 +36,7 @@ fn put_packed_header(count: usize, out: &mut Vec<u8>) {
     put_varint((count.div_ceil(8) as u64) << 1 | 1, out);
 }
 
-fn put_varint(mut value: u64, out: &mut Vec<u8>) {
+pub(super) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

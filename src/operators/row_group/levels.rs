@@ -52,7 +52,7 @@ impl Validity {
     pub(super) fn finish_page(&mut self, max_level: u32, out: &mut Vec<u8>) {
         if max_level > 0 {
             put_section(out, |out| match self.bits.as_slice() {
-                Some(bits) if self.values() > 0 && self.nulls > 0 => put_bits(bits, self.rows(), out),
+                Some(bits) if self.values() > 0 && self.nulls > 0 => put_bits(bits.iter().copied(), self.rows(), out),
                 _ => put_repeated(u32::from(self.nulls == 0), self.rows(), 1, out),
             });
         }
@@ -82,8 +82,9 @@ impl DefinitionScale {
 
 /// The levels of a page of lists.
 pub(super) struct ListLevels {
-    /// One bit per level, set where a list continues; bits past the last level are set. Empty while no list continues.
-    continues: Vec<u8>,
+    /// One bit per level, set where a list continues; bits past the last level, of which there is one at least, are set.
+    /// Empty while no list continues.
+    continues: Vec<u64>,
     /// The definition level of all, while `definition` is empty.
     repeated: u8,
     /// Each definition level, once two differ.
@@ -106,7 +107,7 @@ impl ListLevels {
     }
 
     pub(super) fn buffered_bytes(&self) -> usize {
-        self.continues.capacity() + self.definition.capacity()
+        8 * self.continues.capacity() + self.definition.capacity()
     }
 
     /// Appends lists. `offsets` delimit them and are one more than they; a list that is null by `nulls` has no elements,
@@ -118,38 +119,52 @@ impl ListLevels {
         item_nulls: Option<&NullBuffer>,
         scale: &DefinitionScale,
     ) {
-        let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
         let rows = offsets.len() - 1;
-        let lengths = (0..rows).map(|row| match nulls {
-            Some(nulls) if nulls.is_null(row) => 0,
-            _ => (offsets[row + 1] - offsets[row]) as usize,
-        });
-        let (elements, without) = lengths
+        let spanned = offsets.iter().zip(&offsets[1..]).map(|(start, end)| (end - start) as usize);
+        let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
+        if nulls.is_none() && item_nulls.is_none() {
+            self.append_lengths(rows, spanned, scale);
+            return;
+        }
+        let is_null = |row: usize| nulls.is_some_and(|nulls| nulls.is_null(row));
+        let lengths = spanned.enumerate().map(|(row, length)| if is_null(row) { 0 } else { length });
+        let mut at = self.levels;
+        self.append_lengths(rows, lengths.clone(), scale);
+        self.spread_definition();
+        for (row, length) in lengths.enumerate() {
+            if is_null(row) {
+                self.definition[at] = 0;
+            }
+            if let Some(item_nulls) = item_nulls {
+                let first = offsets[row] as usize;
+                for item in (0..length).filter(|item| item_nulls.is_null(first + item)) {
+                    self.definition[at + item] = scale.element - 1;
+                }
+            }
+            at += length.max(1);
+        }
+    }
+
+    /// Appends lists of which none is null and no element is.
+    fn append_lengths(&mut self, rows: usize, lengths: impl Iterator<Item = usize> + Clone, scale: &DefinitionScale) {
+        let (elements, empty) = lengths
             .clone()
-            .fold((0, 0), |(elements, without), length| (elements + length, without + usize::from(length == 0)));
-        let levels = elements + without;
+            .fold((0, 0), |(elements, empty), length| (elements + length, empty + usize::from(length == 0)));
+        let levels = elements + empty;
+        let slots = lengths.clone().map(|length| length.max(1));
         if levels > rows || !self.continues.is_empty() {
-            self.append_starts(levels, lengths.clone().map(|length| length.max(1)));
+            self.append_starts(levels, slots);
         }
-        if nulls.is_none() && without == rows {
-            self.append_definition(rows, scale.empty);
-        } else {
+        if empty == 0 {
             self.append_definition(levels, scale.element);
-        }
-        if nulls.is_some() || item_nulls.is_some() || (without > 0 && without < rows) {
-            self.spread_definition(levels);
+        } else if elements == 0 {
+            self.append_definition(levels, scale.empty);
+        } else {
+            self.spread_definition();
+            self.definition.resize(self.levels + levels, scale.element);
             let mut at = self.levels;
-            for (row, length) in lengths.enumerate() {
-                if length == 0 {
-                    let null = nulls.is_some_and(|nulls| nulls.is_null(row));
-                    self.definition[at] = if null { 0 } else { scale.empty };
-                }
-                if let Some(item_nulls) = item_nulls {
-                    let first = offsets[row] as usize;
-                    for item in (0..length).filter(|item| item_nulls.is_null(first + item)) {
-                        self.definition[at + item] = scale.element - 1;
-                    }
-                }
+            for length in lengths {
+                self.definition[at] = if length == 0 { scale.empty } else { scale.element };
                 at += length.max(1);
             }
         }
@@ -157,18 +172,24 @@ impl ListLevels {
         self.levels += levels;
     }
 
-    fn append_starts(&mut self, levels: usize, lengths: impl Iterator<Item = usize>) {
-        let used = self.levels;
+    /// Appends the bits of lists of `slots` levels each, in all `levels`.
+    fn append_starts(&mut self, levels: usize, slots: impl Iterator<Item = usize>) {
+        const BITS: usize = u64::BITS as usize;
         if self.continues.is_empty() {
-            self.continues.resize(used / 8, 0);
-            self.continues.push(0xff << (used % 8));
+            self.continues.resize(self.levels / BITS, 0);
+            self.continues.push(!0 << (self.levels % BITS));
         }
-        self.continues.resize((used + levels) / 8 + 1, 0xff);
-        let mut at = used;
-        for length in lengths {
-            self.continues[at / 8] &= !(1 << (at % 8));
-            at += length;
+        let mut at = self.levels;
+        let mut word = self.continues.pop().unwrap_or(!0);
+        for slot in slots {
+            while self.continues.len() < at / BITS {
+                self.continues.push(std::mem::replace(&mut word, !0));
+            }
+            word &= !(1 << (at % BITS));
+            at += slot;
         }
+        self.continues.push(word);
+        self.continues.resize((self.levels + levels) / BITS + 1, !0);
     }
 
     fn append_definition(&mut self, count: usize, level: u8) {
@@ -179,15 +200,15 @@ impl ListLevels {
             if self.repeated == level {
                 return;
             }
-            self.definition.resize(self.levels, self.repeated);
+            self.spread_definition();
         }
         self.definition.resize(self.levels + count, level);
     }
 
-    /// Makes each definition level of the lists being appended, of `count` levels, one that can be set.
-    fn spread_definition(&mut self, count: usize) {
+    /// Makes each definition level so far one that can be set.
+    fn spread_definition(&mut self) {
         if self.definition.is_empty() {
-            self.definition.resize(self.levels + count, self.repeated);
+            self.definition.resize(self.levels, self.repeated);
         }
     }
 
@@ -195,7 +216,7 @@ impl ListLevels {
     pub(super) fn finish_page(&mut self, scale: &DefinitionScale, out: &mut Vec<u8>) {
         put_section(out, |out| match self.continues.as_slice() {
             [] => put_repeated(0, self.levels, 1, out),
-            bits => put_bits(bits, self.levels, out),
+            words => put_bits(words.iter().flat_map(|word| word.to_le_bytes()), self.levels, out),
         });
         let width = bit_width(scale.element.into());
         put_section(out, |out| match self.definition.as_slice() {

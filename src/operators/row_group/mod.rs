@@ -27,6 +27,8 @@ mod error;
 mod file;
 mod floats;
 mod hybrid;
+mod integers;
+mod keys;
 mod levels;
 mod lists;
 mod schema;

@@ -24,7 +24,11 @@ impl FileSchema {
     pub(super) fn try_new(plan: &Schema, options: &RowGroupOptions) -> Result<Self> {
         let documented = Arc::new(documented_schema(plan));
         let parquet = ArrowSchemaConverter::new().convert(&documented).map_err(RowGroupError::Encode)?;
-        let zstd = ZstdLevel::try_new(options.zstd_level).map_err(RowGroupError::Encode)?;
+        let zstd = ZstdLevel::try_new(options.zstd_level).map_err(|_| RowGroupError::Option {
+            option: "zstd_level",
+            value: options.zstd_level.into(),
+            expected: "1 to 22",
+        })?;
         let mut properties = WriterProperties::builder()
             .set_created_by(options.created_by.clone())
             .set_compression(Compression::ZSTD(zstd))

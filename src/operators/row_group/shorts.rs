@@ -6,22 +6,17 @@ use parquet::basic::Encoding;
 use parquet::schema::types::ColumnDescPtr;
 
 use super::chunk::{ChunkWriter, DictionaryPage, PageCodec, PageSummary};
-use super::column::{ColumnEncoder, Encoded, put_keys};
+use super::column::{ColumnEncoder, Encoded};
 use super::error::Result;
+use super::keys::{BLOCK, KeyPage, UNSEEN};
 use super::levels::Validity;
 
-/// The number of a value that the row group has not met.
-const UNSEEN: u32 = u32::MAX;
-
-/// A column of `Int16`. Values are numbered in order of first appearance.
+/// A column of `Int16`.
 pub(super) struct Int16Column {
     validity: Validity,
-    /// Value − `lowest` to number; as long as the range of the values met.
-    numbers: Vec<u32>,
-    lowest: i16,
-    values: Vec<i16>,
-    /// The numbers of the page, and its smallest and largest value.
-    page: Vec<u32>,
+    dictionary: ShortDictionary,
+    page: KeyPage,
+    /// The smallest and largest value of the page.
     bounds: Option<(i16, i16)>,
     chunk: ChunkWriter<i32>,
 }
@@ -30,10 +25,8 @@ impl Int16Column {
     pub(super) fn new(column: ColumnDescPtr) -> Self {
         Self {
             validity: Validity::new(),
-            numbers: Vec::new(),
-            lowest: 0,
-            values: Vec::new(),
-            page: Vec::new(),
+            dictionary: ShortDictionary::default(),
+            page: KeyPage::default(),
             bounds: None,
             chunk: ChunkWriter::new(column),
         }
@@ -43,32 +36,12 @@ impl Int16Column {
         let Some(first) = run.first() else { return };
         let (min, max) = run.iter().fold((*first, *first), |(min, max), value| (min.min(*value), max.max(*value)));
         self.bounds = Some(self.bounds.map_or((min, max), |(low, high)| (low.min(min), high.max(max))));
-        self.cover(min, max);
-        let Self { numbers, lowest, values, page, .. } = self;
-        page.extend(run.iter().map(|value| {
-            let place = value.wrapping_sub(*lowest) as u16;
-            let number = &mut numbers[usize::from(place)];
-            if *number == UNSEEN {
-                *number = values.len() as u32;
-                values.push(*value);
+        self.dictionary.cover(min, max);
+        for run in run.chunks(BLOCK) {
+            if !self.page.extend(run, |value| self.dictionary.number(*value)) {
+                run.iter().for_each(|value| self.dictionary.add(*value));
+                self.page.extend(run, |value| self.dictionary.number(*value));
             }
-            *number
-        }));
-    }
-
-    /// Extends the table to values from `min` to `max`.
-    fn cover(&mut self, min: i16, max: i16) {
-        if self.numbers.is_empty() {
-            self.lowest = min;
-        }
-        if min < self.lowest {
-            let missing = usize::from(self.lowest.abs_diff(min));
-            self.numbers.splice(..0, std::iter::repeat_n(UNSEEN, missing));
-            self.lowest = min;
-        }
-        let length = usize::from(max.abs_diff(self.lowest)) + 1;
-        if max >= self.lowest && length > self.numbers.len() {
-            self.numbers.resize(length, UNSEEN);
         }
     }
 }
@@ -88,21 +61,67 @@ impl ColumnEncoder for Int16Column {
         let (rows, values) = (self.validity.rows(), self.validity.values());
         codec.body.clear();
         self.validity.finish_page(self.chunk.max_definition_level(), &mut codec.body);
-        put_keys(&self.page, self.values.len(), &mut codec.body);
-        self.page.clear();
+        self.page.finish_page(self.dictionary.values.len(), &mut codec.body);
         let bounds = self.bounds.take().map(|(min, max)| (min.into(), max.into()));
         let encoding = Encoding::RLE_DICTIONARY;
         self.chunk.add_page(PageSummary { rows, levels: rows, values, bounds, encoding }, codec)
     }
 
     fn buffered_bytes(&self) -> usize {
-        let tables = 4 * (self.numbers.capacity() + self.page.capacity()) + 2 * self.values.capacity();
-        tables + self.validity.buffered_bytes() + self.chunk.buffered_bytes()
+        let dictionary = 4 * self.dictionary.numbers.capacity() + 2 * self.dictionary.values.capacity();
+        dictionary + self.page.buffered_bytes() + self.validity.buffered_bytes() + self.chunk.buffered_bytes()
     }
 
     fn finish(self: Box<Self>, codec: &mut PageCodec) -> Result<Vec<Encoded>> {
-        let body = self.values.iter().flat_map(|value| i32::from(*value).to_le_bytes()).collect();
-        let chunk = self.chunk.finish(Some(DictionaryPage { values: self.values.len(), body }), codec)?;
+        let values = &self.dictionary.values;
+        let body = values.iter().flat_map(|value| i32::from(*value).to_le_bytes()).collect();
+        let dictionary = DictionaryPage { values: values.len(), body };
+        let chunk = self.chunk.finish(Some(dictionary), codec)?;
         Ok(vec![Encoded::Own(chunk)])
+    }
+}
+
+/// The distinct values of a column in one row group, numbered in order of first appearance.
+#[derive(Default)]
+struct ShortDictionary {
+    /// Value − `lowest` to number, or [`UNSEEN`]; as long as the range of the values met.
+    numbers: Vec<u32>,
+    lowest: i16,
+    values: Vec<i16>,
+}
+
+impl ShortDictionary {
+    /// The number of a value that the table covers.
+    fn number(&self, value: i16) -> u32 {
+        self.numbers[self.place(value)]
+    }
+
+    /// Gives a value that the table covers a number, unless it has one.
+    fn add(&mut self, value: i16) {
+        let place = self.place(value);
+        if self.numbers[place] == UNSEEN {
+            self.numbers[place] = self.values.len() as u32;
+            self.values.push(value);
+        }
+    }
+
+    fn place(&self, value: i16) -> usize {
+        usize::from(value.wrapping_sub(self.lowest) as u16)
+    }
+
+    /// Extends the table to values from `min` to `max`.
+    fn cover(&mut self, min: i16, max: i16) {
+        if self.numbers.is_empty() {
+            self.lowest = min;
+        }
+        if min < self.lowest {
+            let missing = usize::from(self.lowest.abs_diff(min));
+            self.numbers.splice(..0, std::iter::repeat_n(UNSEEN, missing));
+            self.lowest = min;
+        }
+        if max >= self.lowest {
+            let length = usize::from(max.abs_diff(self.lowest)) + 1;
+            self.numbers.resize(length.max(self.numbers.len()), UNSEEN);
+        }
     }
 }

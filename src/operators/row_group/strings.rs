@@ -15,12 +15,10 @@ use parquet::data_type::ByteArray;
 use parquet::schema::types::ColumnDescPtr;
 
 use super::chunk::{ChunkWriter, DictionaryPage, PageCodec, PageSummary};
-use super::column::{ColumnEncoder, Encoded, put_keys};
+use super::column::{ColumnEncoder, Encoded};
 use super::error::Result;
+use super::keys::{BLOCK, KeyPage, UNSEEN};
 use super::levels::Validity;
-
-/// The number of a string that the row group has not met.
-const UNSEEN: u32 = u32::MAX;
 
 /// Whether dictionary keys of this type are taken as they are.
 pub(super) fn is_key_type(data_type: &DataType) -> bool {
@@ -39,10 +37,10 @@ pub(super) struct StringDictionary {
     source: Option<ArrayRef>,
     /// Key of `source` to number.
     renumber: Vec<u32>,
-    /// By number: whether the page has it.
-    in_page: Vec<bool>,
     /// The numbers of the page.
-    page: Vec<u32>,
+    page: KeyPage,
+    /// By number: whether the page has it. All false but within `finish_page`.
+    in_page: Vec<bool>,
 }
 
 impl StringDictionary {
@@ -80,30 +78,32 @@ impl StringDictionary {
     }
 
     fn append_run<K: ArrowPrimitiveType>(&mut self, keys: &[K::Native]) {
-        let Self { numbers, values, source, renumber, in_page, page, .. } = self;
-        let Some(strings) = source.as_ref().map(|source| source.as_string::<i32>()) else { return };
-        page.extend(keys.iter().map(|key| {
-            let key = key.as_usize();
-            let mut number = renumber[key];
-            if number == UNSEEN {
-                let string = strings.value(key);
-                number = numbers.get(string).copied().unwrap_or_else(|| {
-                    let number = values.len() as u32;
-                    values.push(string.into());
-                    numbers.insert(string.into(), number);
-                    in_page.push(false);
-                    number
-                });
-                renumber[key] = number;
+        for keys in keys.chunks(BLOCK) {
+            if !self.page.extend(keys, |key| self.renumber[key.as_usize()]) {
+                keys.iter().for_each(|key| self.number(key.as_usize()));
+                self.page.extend(keys, |key| self.renumber[key.as_usize()]);
             }
-            in_page[number as usize] = true;
+        }
+    }
+
+    /// Makes sure that a key of `source` has a number.
+    fn number(&mut self, key: usize) {
+        if self.renumber[key] != UNSEEN {
+            return;
+        }
+        let Some(strings) = self.source.as_ref().map(|source| source.as_string::<i32>()) else { return };
+        let string = strings.value(key);
+        self.renumber[key] = self.numbers.get(string).copied().unwrap_or_else(|| {
+            let number = self.values.len() as u32;
+            self.values.push(string.into());
+            self.numbers.insert(string.into(), number);
             number
-        }));
+        });
     }
 
     pub(super) fn buffered_bytes(&self) -> usize {
         let strings = self.values.iter().map(|value| 2 * value.len() + 40).sum::<usize>();
-        strings + 4 * (self.page.capacity() + self.renumber.capacity() + self.ranks.capacity())
+        strings + 4 * (self.renumber.capacity() + self.ranks.capacity()) + self.page.buffered_bytes()
     }
 
     /// The strings of the page.
@@ -113,13 +113,12 @@ impl StringDictionary {
 
     /// Appends the keys of the page to `out`, and starts the next. Gives the first and last string of the page.
     pub(super) fn finish_page(&mut self, out: &mut Vec<u8>) -> Option<(ByteArray, ByteArray)> {
-        put_keys(&self.page, self.values.len(), out);
-        self.page.clear();
         self.rank();
+        self.page.mark(&mut self.in_page);
+        self.page.finish_page(self.values.len(), out);
         let mut bounds = None;
-        for (number, seen) in self.in_page.iter_mut().enumerate() {
+        for ((number, seen), rank) in self.in_page.iter_mut().enumerate().zip(&self.ranks) {
             if std::mem::take(seen) {
-                let rank = self.ranks[number];
                 let (first, last) = bounds.get_or_insert(((rank, number), (rank, number)));
                 *first = (*first).min((rank, number));
                 *last = (*last).max((rank, number));
@@ -131,12 +130,13 @@ impl StringDictionary {
         })
     }
 
-    /// Brings `ranks` up to date.
+    /// Brings what is held by number up to date.
     fn rank(&mut self) {
         if self.ranks.len() < self.values.len() {
             let mut order = (0..self.values.len() as u32).collect::<Vec<_>>();
             order.sort_unstable_by(|a, b| self.compare(*a, *b));
             self.ranks.resize(order.len(), 0);
+            self.in_page.resize(order.len(), false);
             for (rank, number) in order.into_iter().enumerate() {
                 self.ranks[number as usize] = rank as u32;
             }

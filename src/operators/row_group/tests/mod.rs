@@ -1,4 +1,10 @@
+//! Rows of all kinds of columns, ways to deliver them, and what readers should see.
+
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod cases;
+mod laws;
+mod metadata;
 
 use std::sync::Arc;
 
@@ -7,20 +13,14 @@ use arrow::array::{
     PrimitiveArray, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{
     ArrowDictionaryKeyType, ArrowNativeType, DataType, Field, Float64Type, Int32Type, Schema, SchemaRef, UInt8Type,
     UInt16Type, UInt32Type,
 };
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
-};
-use parquet::basic::BoundaryOrder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
-use parquet::file::page_index::column_index::ColumnIndexMetaData;
-use parquet::file::statistics::Statistics;
 use proptest::prelude::*;
 
 use super::*;
@@ -331,199 +331,4 @@ fn by_bits(batch: &RecordBatch) -> Vec<ArrayRef> {
         _ => Arc::clone(array),
     };
     batch.columns().iter().map(bits).collect()
-}
-
-/// The values of a leaf in a range of rows, as the bytes statistics use, ordered; with the number of nulls.
-fn leaf_values(rows: &[Row], column: &str) -> (Vec<Vec<u8>>, u64) {
-    fn flat(column: impl Iterator<Item = Option<Vec<u8>>>) -> (Vec<Vec<u8>>, u64) {
-        let all = column.collect::<Vec<_>>();
-        let nulls = all.iter().filter(|value| value.is_none()).count() as u64;
-        (all.into_iter().flatten().collect(), nulls)
-    }
-    let word = |word: usize| WORDS[word].as_bytes().to_vec();
-    let (mut values, nulls) = match column {
-        "style" => flat(rows.iter().map(|row| row.style.map(word))),
-        "group" => flat(rows.iter().map(|row| row.group.map(word))),
-        "tier" => flat(rows.iter().map(|row| row.tier.map(word))),
-        "country" => flat(rows.iter().map(|row| row.country.map(word))),
-        "ok" => flat(rows.iter().map(|row| Some(vec![u8::from(row.ok)]))),
-        "flag" => flat(rows.iter().map(|row| row.flag.map(|flag| vec![u8::from(flag)]))),
-        "contexts" => flat(rows.iter().flat_map(|row| match &row.contexts {
-            Some(items) if !items.is_empty() => items.iter().map(|item| item.map(word)).collect(),
-            _ => vec![None],
-        })),
-        "regular" => flat(rows.iter().flat_map(|row| row.regular.iter().map(|item| Some(word(*item))))),
-        "score" => {
-            let mut scores = rows.iter().filter_map(|row| row.score).collect::<Vec<_>>();
-            scores.sort_unstable();
-            let nulls = rows.len() - scores.len();
-            return (scores.iter().map(|score| i32::from(*score).to_le_bytes().to_vec()).collect(), nulls as u64);
-        }
-        "percentile" => {
-            let mut numbers = rows.iter().filter_map(|row| row.percentile).collect::<Vec<_>>();
-            let nulls = rows.len() - numbers.len();
-            numbers.retain(|number| !number.is_nan());
-            numbers.sort_by(|a, b| a.partial_cmp(b).unwrap());
-            let zero = |number: Option<&mut f64>, zero: f64| number.filter(|n| **n == 0.0).map(|n| *n = zero);
-            zero(numbers.last_mut(), 0.0);
-            if numbers.len() == 1 && numbers[0] == 0.0 {
-                numbers.push(0.0);
-            }
-            zero(numbers.first_mut(), -0.0);
-            return (numbers.iter().map(|number| number.to_le_bytes().to_vec()).collect(), nulls as u64);
-        }
-        _ => unreachable!(),
-    };
-    values.sort_unstable();
-    (values, nulls)
-}
-
-/// A long word is the only one whose bounds are cut.
-fn assert_bounds(found: (Option<&[u8]>, Option<&[u8]>), values: &[Vec<u8>]) {
-    match values {
-        [] => assert!(found.0.unwrap_or_default().is_empty() && found.1.unwrap_or_default().is_empty()),
-        [first, ..] => {
-            let last = values.last().unwrap();
-            let (min, max) = (found.0.unwrap(), found.1.unwrap());
-            if first.len() <= 64 {
-                assert_eq!(min, first)
-            } else {
-                assert_eq!(min, &first[..64])
-            }
-            if last.len() <= 64 { assert_eq!(max, last) } else { assert!(max > last.as_slice() && max.len() <= 64) }
-        }
-    }
-}
-
-fn page_bounds(index: &ColumnIndexMetaData, page: usize) -> (Vec<u8>, Vec<u8>) {
-    match index {
-        ColumnIndexMetaData::BOOLEAN(index) => {
-            let byte = |value: Option<&bool>| value.map(|value| vec![u8::from(*value)]).unwrap_or_default();
-            (byte(index.min_value(page)), byte(index.max_value(page)))
-        }
-        ColumnIndexMetaData::INT32(index) => {
-            let bytes = |value: Option<&i32>| value.map(|value| value.to_le_bytes().to_vec()).unwrap_or_default();
-            (bytes(index.min_value(page)), bytes(index.max_value(page)))
-        }
-        ColumnIndexMetaData::DOUBLE(index) => {
-            let bytes = |value: Option<&f64>| value.map(|value| value.to_le_bytes().to_vec()).unwrap_or_default();
-            (bytes(index.min_value(page)), bytes(index.max_value(page)))
-        }
-        ColumnIndexMetaData::BYTE_ARRAY(index) => {
-            (index.min_value(page).unwrap_or_default().to_vec(), index.max_value(page).unwrap_or_default().to_vec())
-        }
-        _ => unreachable!("no such column here"),
-    }
-}
-
-fn assert_metadata(file: &Bytes, row_groups: &[&[Row]], page_rows: usize) {
-    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
-    let metadata = ArrowReaderMetadata::load(file, options).unwrap().metadata().clone();
-    let row_groups = row_groups.iter().filter(|rows| !rows.is_empty()).collect::<Vec<_>>();
-    assert_eq!(metadata.num_row_groups(), row_groups.len());
-    for (at, rows) in row_groups.iter().enumerate() {
-        let row_group = metadata.row_group(at);
-        assert_eq!(row_group.num_rows() as usize, rows.len());
-        assert!(row_group.sorting_columns().is_none());
-        for (leaf, chunk) in row_group.columns().iter().enumerate() {
-            let column = chunk.column_path().parts()[0].as_str();
-            if ["id", "time", "error"].contains(&column) {
-                continue;
-            }
-            let (values, nulls) = leaf_values(rows, column);
-            let statistics = chunk.statistics().unwrap();
-            assert_eq!(statistics.null_count_opt(), Some(nulls), "{column}");
-            assert_bounds((statistics.min_bytes_opt(), statistics.max_bytes_opt()), &values);
-            if let Statistics::ByteArray(strings) = statistics {
-                assert_eq!(strings.min_is_exact(), values.first().is_some_and(|value| value.len() <= 64));
-                assert_eq!(strings.max_is_exact(), values.last().is_some_and(|value| value.len() <= 64));
-            }
-
-            let offsets = metadata.offset_index().unwrap()[at][leaf].page_locations();
-            let index = &metadata.column_index().unwrap()[at][leaf];
-            let pages = rows.chunks(page_rows).map(|page| leaf_values(page, column)).collect::<Vec<_>>();
-            assert_eq!(offsets.len(), pages.len());
-            assert!(
-                offsets
-                    .iter()
-                    .enumerate()
-                    .all(|(page, location)| location.first_row_index as usize == page * page_rows)
-            );
-            let all_nan = |page: &[Row]| {
-                column == "percentile"
-                    && page.iter().any(|row| row.percentile.is_some())
-                    && page.iter().filter_map(|row| row.percentile).all(f64::is_nan)
-            };
-            if rows.chunks(page_rows).any(all_nan) {
-                assert!(matches!(index, ColumnIndexMetaData::NONE));
-                continue;
-            }
-            for (page, (values, nulls)) in pages.iter().enumerate() {
-                assert_eq!(index.is_null_page(page), values.is_empty(), "{column}, page {page}");
-                assert_eq!(index.null_count(page), Some(*nulls as i64), "{column}, page {page}");
-                let (min, max) = page_bounds(index, page);
-                assert_bounds((Some(&min), Some(&max)), values);
-            }
-            let bounds = pages.iter().filter(|(values, _)| !values.is_empty()).count();
-            if bounds < 2 {
-                assert_eq!(index.get_boundary_order(), Some(BoundaryOrder::ASCENDING));
-            }
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
-
-    #[test]
-    fn any_batch_reads_back_as_the_library_writer_gives_it(
-        rows in rows(220), cut in 0.0..1.0_f64, delivery in delivery(), page_rows in prop_oneof![1..60_usize, Just(1000)],
-    ) {
-        let (first, second) = rows.split_at((rows.len() as f64 * cut) as usize);
-        let (file, metadata) = write(&[first, second], &delivery, &options(page_rows));
-        prop_assert_eq!(metadata.file_metadata().num_rows() as usize, rows.len());
-        let found = read(&file, None);
-        let expected = expected(&rows);
-        prop_assert_eq!(found.schema_ref().fields(), expected.schema_ref().fields());
-        prop_assert_eq!(by_bits(&found), by_bits(&expected));
-
-        let mut stock = ArrowWriter::try_new(Vec::new(), expected.schema(), None).unwrap();
-        stock.write(&expected).unwrap();
-        prop_assert_eq!(by_bits(&read(&stock.into_inner().unwrap().into(), None)), by_bits(&found));
-    }
-
-    #[test]
-    fn statistics_and_page_index_say_what_pages_hold(
-        rows in rows(220), cut in 0.0..1.0_f64, delivery in delivery(), page_rows in 1..60_usize,
-    ) {
-        let (first, second) = rows.split_at((rows.len() as f64 * cut) as usize);
-        let (file, _) = write(&[first, second], &delivery, &options(page_rows));
-        assert_metadata(&file, &[first, second], page_rows);
-    }
-
-    #[test]
-    fn selected_rows_are_found_through_the_page_index(
-        rows in rows(220), cut in 0.0..1.0_f64, picks in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
-        delivery in delivery(), page_rows in 1..40_usize,
-    ) {
-        prop_assume!(!rows.is_empty());
-        let (first, second) = rows.split_at((rows.len() as f64 * cut) as usize);
-        let (file, _) = write(&[first, second], &delivery, &options(page_rows));
-        let mut picks = picks.iter().map(|pick| pick.index(rows.len())).collect::<Vec<_>>();
-        picks.sort_unstable();
-        picks.dedup();
-        let ranges = picks.iter().map(|pick| *pick..pick + 1);
-        let selection = RowSelection::from_consecutive_ranges(ranges, rows.len());
-        let picked = UInt64Array::from_iter_values(picks.iter().map(|pick| *pick as u64));
-        let expected = take_record_batch(&expected(&rows), &picked).unwrap();
-        prop_assert_eq!(by_bits(&read(&file, Some(selection))), by_bits(&expected));
-    }
-
-    #[test]
-    fn bytes_depend_on_rows_alone_not_on_batches_or_dictionaries(
-        rows in rows(220), one in delivery(), other in delivery(), page_rows in 1..100_usize,
-    ) {
-        let options = options(page_rows);
-        prop_assert_eq!(write(&[&rows], &one, &options).0, write(&[&rows], &other, &options).0);
-    }
 }
