@@ -136,10 +136,7 @@ fn text_of(reports: &[StageReport], stage: &str) -> String {
 }
 
 fn percentiles_of(reports: &[StageReport]) -> &PercentilesReport {
-    let percentiles = |report| match report {
-        &StageReport::Percentiles(ref report) => Some(report),
-        _ => None,
-    };
+    let percentiles = |report| if let StageReport::Percentiles(report) = report { Some(report) } else { None };
     reports.iter().find_map(percentiles).expect("percentiles were looked up")
 }
 
