@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::Options;
-use crate::files::{Files, PROGRAM};
+use crate::files::Files;
 use crate::measure::{Figures, json_file, run, run_reporting};
 use crate::peers::Peer;
 use crate::stock::Stock;
@@ -62,7 +62,7 @@ const NDJSON_SHARE: f64 = 0.1;
 pub(crate) fn all(options: &Options, files: &Files) -> Vec<Case> {
     let wanted = |case: &Case| options.only.is_empty() || options.only.iter().any(|word| case.name.contains(word));
     let mut cases = stock_cases(options.threads, files);
-    let programs = std::iter::once((String::new(), PathBuf::from(PROGRAM)));
+    let programs = std::iter::once((String::new(), files.program.clone()));
     let other = options.program.iter().map(|program| ("other: ".to_owned(), program.clone()));
     for (prefix, program) in programs.chain(other) {
         let job = |input: &(&'static str, &'static str, f64)| Job::new(&program, files, options.threads, *input);

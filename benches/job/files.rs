@@ -8,8 +8,6 @@ use normstream::norms::{ImportInput, ImportOptions, ImportTarget, import};
 
 use crate::measure::run;
 
-/// The program under test.
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_normstream");
 /// Norm groups, and as many synthetic countries as make sessions name all of them.
 const GROUPS: &str = "1400";
 const COUNTRIES: &str = "1372";
@@ -19,6 +17,8 @@ const BAD_FRACTION: &str = "0.01";
 /// Where files are, and how many sessions most of them hold.
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
+    /// The program under test: a copy, so that a build in the meantime does not change it.
+    pub(crate) program: PathBuf,
     folder: PathBuf,
     rows: u64,
 }
@@ -28,7 +28,9 @@ impl Files {
     pub(crate) fn within(rows: u64) -> Files {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("job");
         std::fs::create_dir_all(&folder).expect("a folder under the target folder");
-        Files { folder, rows }
+        let program = folder.join("normstream");
+        std::fs::copy(env!("CARGO_BIN_EXE_normstream"), &program).expect("the program is built");
+        Files { program, folder, rows }
     }
 
     /// A file for results. Cases replace each other's.
@@ -42,7 +44,7 @@ impl Files {
         let path = self.folder.join(format!("{layout}-{rows}.{extension}"));
         if !path.exists() {
             eprintln!("generating {}", path.display());
-            let mut command = Command::new(PROGRAM);
+            let mut command = Command::new(&self.program);
             command.args(["generate", "sessions", "--rows", &rows.to_string(), "--layout", layout]);
             command.args(["--countries", COUNTRIES, "--bad-fraction", BAD_FRACTION, "--progress", "off", "--to"]);
             run(command.arg(&path));
@@ -61,7 +63,7 @@ impl Files {
         if !self.norm_table().exists() {
             eprintln!("generating {}", folder.display());
             let csv = self.folder.join("norms.csv");
-            let mut command = Command::new(PROGRAM);
+            let mut command = Command::new(&self.program);
             command.args(["generate", "norms", "--groups", GROUPS, "--overwrite", "--progress", "off", "--to"]);
             run(command.arg(&csv));
             let options = ImportOptions::new(Instrument::klsi4().norm_ranges());
@@ -82,7 +84,7 @@ impl Files {
         let path = self.folder.join(format!("scored-{}.parquet", self.rows));
         if !path.exists() {
             eprintln!("generating {}", path.display());
-            let mut command = Command::new(PROGRAM);
+            let mut command = Command::new(&self.program);
             command.arg("score").arg(self.sessions("wide", "parquet", 1.0)).arg("--norms").arg(self.norms());
             run(command.args(["--progress", "off", "--to"]).arg(&path));
         }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::compare::differences;
-use crate::files::{Files, PROGRAM};
+use crate::files::Files;
 use crate::measure::{Figures, run, run_reporting};
 
 pub(crate) const DUCKDB: &str = "peer: DuckDB";
@@ -59,7 +59,7 @@ impl Peer {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
         let (sessions, norms) = (golden.join("sessions.parquet"), golden.join("demo_groups.csv"));
         let (ours, theirs) = (self.files.output("golden.parquet"), self.files.output("golden-peer.parquet"));
-        let mut program = Command::new(PROGRAM);
+        let mut program = Command::new(&self.files.program);
         program.arg("score").arg(&sessions).arg("--norms").arg(&norms).args([
             "--progress",
             "off",

@@ -136,8 +136,12 @@ fn text_of(reports: &[StageReport], stage: &str) -> String {
 }
 
 fn percentiles_of(reports: &[StageReport]) -> &PercentilesReport {
-    let percentiles = |report| if let StageReport::Percentiles(report) = report { Some(report) } else { None };
-    reports.iter().find_map(percentiles).expect("percentiles were looked up")
+    for report in reports {
+        if let StageReport::Percentiles(report) = report {
+            return report;
+        }
+    }
+    panic!("percentiles were looked up")
 }
 
 #[tokio::test]
