@@ -3,6 +3,7 @@
 //! `cargo bench --bench kernels` prints elements per second: an element is a session. Goals: `raw_scales` at least 200 million,
 //! `validate wide u8` and `raw_scales` together 60 million, `percentiles` 20 million (seven lookups through a chain of five
 //! links, 1,400 groups). Compare two commits with `--save-baseline before` and `--baseline before`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::type_complexity)]
 
 use std::collections::HashMap;
 use std::hint::black_box;
