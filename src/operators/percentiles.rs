@@ -8,11 +8,12 @@ use async_trait::async_trait;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, Time};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use hashbrown::HashMap;
 
 use crate::instrument::Instrument;
 use crate::model::norm::{GroupId, GroupNorms};
-use crate::norms::{Chain, ChainTemplate, GroupToken, NormStore};
+use crate::norms::{Chain, ChainTemplate, FoundGroup, GroupToken, NormStore};
 use crate::operators::attributes::{Attribute, NULL_ID};
 use crate::operators::norm_lookup::NormContext;
 use crate::operators::stage_exec::{PlanStage, StageWorker, external};
@@ -32,6 +33,9 @@ pub struct PercentilesStage {
 const MOST_VALUES: usize = 1 << 16;
 /// How many bytes of norms a worker keeps alive beside the store's own cache before it begins anew.
 const MOST_BYTES: usize = 16 << 20;
+
+/// How many groups a worker loads at once, so that it waits for the slowest of them and not for each.
+const LOADS_AT_ONCE: usize = 16;
 
 impl PercentilesStage {
     /// Percentiles by a norm chain, for sessions whose attributes are columns of `input`.
@@ -148,14 +152,11 @@ impl PercentilesWorker {
     async fn load_new_groups(&mut self) -> Result<()> {
         let timer = self.load_time.timer();
         for link in &mut self.links {
-            for group in link.groups.len()..link.named(&self.attributes) {
-                let token = link.token(group, &self.attributes);
-                let found = match &token {
-                    Some(token) => {
-                        self.store.find(token).await.map_err(|error| DataFusionError::External(error.into()))?
-                    }
-                    None => None,
-                };
+            let new = link.groups.len()..link.named(&self.attributes);
+            let tokens: Vec<Option<GroupToken>> = new.map(|group| link.token(group, &self.attributes)).collect();
+            let mut finds =
+                stream::iter(tokens).map(|token| find(Arc::clone(&self.store), token)).buffered(LOADS_AT_ONCE);
+            while let Some(found) = finds.try_next().await? {
                 self.bytes += found.as_ref().map_or(0, |found| found.norms.bytes());
                 self.groups.add(usize::from(found.is_some()));
                 link.groups.push(found.map(|found| (found.id, found.norms)));
@@ -163,6 +164,13 @@ impl PercentilesWorker {
         }
         timer.done();
         Ok(())
+    }
+}
+
+async fn find(store: Arc<NormStore>, token: Option<GroupToken>) -> Result<Option<FoundGroup>> {
+    match token {
+        Some(token) => store.find(&token).await.map_err(|error| DataFusionError::External(error.into())),
+        None => Ok(None),
     }
 }
 
