@@ -42,9 +42,13 @@ fn is_dictionary_of_strings(data_type: &DataType) -> bool {
 
 /// An encoder for each column of a plan.
 pub(super) fn encoders(plan: &Schema, file: &FileSchema) -> Result<Vec<Box<dyn ColumnEncoder>>> {
-    let own = plan.fields().iter().enumerate().map(|(root, field)| encoder(field, file.leaves(root)));
-    let own = own.collect::<Vec<_>>();
     let documented = file.documented.fields();
+    let own = plan.fields().iter().zip(documented).enumerate().map(|(root, (field, documented))| {
+        // Levels follow the file, which may allow nulls where the plan has none.
+        let field = field.as_ref().clone().with_nullable(documented.is_nullable());
+        encoder(&field, file.leaves(root))
+    });
+    let own = own.collect::<Vec<_>>();
     let stock = documented.iter().zip(&own).filter(|(_, own)| own.is_none()).map(|(field, _)| Arc::clone(field));
     let mut writers = stock::writers(stock.collect(), &file.properties)?;
     let encoders = own.into_iter().enumerate().map(|(root, own)| {
