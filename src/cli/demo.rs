@@ -6,6 +6,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use arrow::util::pretty::pretty_format_batches;
 use clap::{Args, Parser};
 use datafusion::error::Result as PlanResult;
@@ -135,7 +137,8 @@ impl Files {
         }
         text.push_str(&format!("Files\n  {}\n  {}\n  {}\n", self.sessions, self.norms, self.results));
         text.push_str("\nTry next\n");
-        for (what, command) in self.suggestions() {
+        let session = mixed_session(&context).await.map_err(EngineError::from)?;
+        for (what, command) in self.suggestions(session) {
             text.push_str(&format!("  # {what}\n  {command}\n"));
         }
         Ok(text)
@@ -153,11 +156,15 @@ impl Files {
         Ok(context)
     }
 
-    /// Commands that run as they are written, in the folder where the demo ran.
-    fn suggestions(&self) -> Vec<(&'static str, String)> {
+    /// Commands that run as they are written, in the folder where the demo ran; `session` is one to explain.
+    fn suggestions(&self, session: Option<i64>) -> Vec<(&'static str, String)> {
         let [sessions, norms, results] = [&self.sessions, &self.norms, &self.results].map(|file| quoted(file));
         let file = |name: &str| quoted(&Path::new(&self.folder).join(name).display().to_string());
-        vec![
+        let explain = session.map(|session| {
+            let command = format!("normstream explain {sessions} --session {session} --norms {norms}");
+            ("one session, stage by stage, with every step of its norm chain", command)
+        });
+        let others = [
             (
                 "some columns of the results, as lines of JSON",
                 format!(
@@ -180,7 +187,8 @@ impl Files {
                 "what each step of the plan did, and how long it took",
                 format!("normstream score {sessions} --norms {norms} --explain analyze --overwrite --to {results}"),
             ),
-        ]
+        ];
+        explain.into_iter().chain(others).collect()
     }
 }
 
@@ -191,6 +199,15 @@ async fn table(context: &SessionContext, sql: &str) -> PlanResult<String> {
         return Ok("none".to_owned());
     }
     Ok(pretty_format_batches(&rows)?.to_string())
+}
+
+/// A scored session, if there is one: the first to whose modes several norm groups answered, else the first.
+async fn mixed_session(context: &SessionContext) -> PlanResult<Option<i64>> {
+    let [first, others @ ..] = Mode::ALL.map(|mode| norm_group_column(mode.into()));
+    let same = others.map(|column| format!("{first} = {column}")).join(" AND ");
+    let sql = format!("SELECT session_id FROM results WHERE ok ORDER BY {same}, session_id LIMIT 1");
+    let rows = context.sql(&sql).await?.collect().await?;
+    Ok(rows.iter().find(|batch| batch.num_rows() > 0).map(|batch| batch.column(0).as_primitive::<Int64Type>().value(0)))
 }
 
 const STYLES: &str = "\

@@ -49,7 +49,7 @@ fn every_command_that_it_suggests_runs_as_it_is_written() {
         let shown = demo(&folder, &["--rows", "300", "--to", place]).success();
         let shown = text(&shown.get_output().stdout);
         let suggested: Vec<&str> = shown.lines().filter(|line| line.starts_with("  normstream ")).collect();
-        assert!(suggested.len() >= 4, "{shown}");
+        assert!(suggested.len() >= 5, "{shown}");
         for command in suggested {
             let output = in_shell(&folder, command);
             assert!(output.status.success(), "{command}: {}", text(&output.stderr));
