@@ -27,7 +27,8 @@ pub struct Args {
     #[command(subcommand)]
     command: Command,
     /// Read settings from this file instead of ./normstream.toml.
-    #[arg(long, global = true, value_name = "FILE")]
+    // Last but for --help in every command, wherever clap would count it.
+    #[arg(long, global = true, display_order = 998, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
