@@ -13,6 +13,7 @@ mod signals;
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -117,6 +118,9 @@ fn run(args: Args) -> Result<(), Error> {
     }
 }
 
+/// How long a signal waits for what cannot be cancelled.
+const LAST_WRITE: Duration = Duration::from_secs(1);
+
 /// Runs a command on a runtime with so many workers, until it ends or a signal ends it.
 fn block_on(threads: usize, command: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -130,7 +134,11 @@ fn block_on(threads: usize, command: impl Future<Output = Result<(), Error>>) ->
             signal = signals::received() => Err(signal),
         }
     });
-    // A read of standard input that nobody waits for any more must not keep the program.
-    runtime.shutdown_background();
+    match result {
+        // A write to disk that was under way takes its unfinished file with it, but only when it has ended.
+        Err(Error::Interrupted { .. }) => runtime.shutdown_timeout(LAST_WRITE),
+        // A read of standard input that nobody waits for any more must not keep the program.
+        _ => runtime.shutdown_background(),
+    }
     result
 }
