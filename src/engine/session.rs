@@ -65,7 +65,7 @@ pub fn session_context(options: EngineOptions, storage: &Storage, norms: Arc<Nor
     execution.collect_statistics = false;
     execution.parquet.schema_force_view_types = false;
     // Every sort sets this much aside for merging, and a plan may have several.
-    execution.sort_spill_reservation_bytes = (options.memory_limit / 32).min(MOST_MERGE_MEMORY);
+    execution.sort_spill_reservation_bytes = (options.memory_limit / 16).min(MOST_MERGE_MEMORY);
     Ok(SessionContext::new_with_config_rt(NormContext::install(config, norms), runtime))
 }
 

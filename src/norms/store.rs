@@ -208,7 +208,7 @@ impl NormStore {
 
 /// Bounded by bytes and by entries at once: no entry weighs less than its share of the bytes.
 fn group_cache(options: &NormStoreOptions, counters: Arc<Counters>) -> Cache<GroupKey, Option<Arc<GroupNorms>>> {
-    let capacity = options.cache_bytes - options.cache_bytes / 4;
+    let capacity = options.cache_bytes;
     let least = capacity.div_ceil(options.cache_entries.max(1));
     Cache::builder()
         .max_capacity(capacity as u64)

@@ -5,11 +5,13 @@
 //! [`PureStage`], and [`PercentilesStage`] is the one that has to fetch something (norms) before its kernel can run.
 //!
 //! [`AssembleExec`] makes sessions of the long layout's rows. Around it, [`PositionStage`] remembers where rows stood,
-//! [`SequenceExec`] reads many files a few at a time, and [`UnfoldStage`] gives an assembled session the columns that scoring reads.
+//! [`SequenceExec`] reads many files a few at a time, [`OwnMemoryExec`] keeps sorts from starving each other, and [`UnfoldStage`]
+//! gives an assembled session the columns that scoring reads.
 
 mod assemble;
 mod attributes;
 mod norm_lookup;
+mod own_memory;
 mod percentiles;
 mod position;
 pub mod row_group;
@@ -19,6 +21,7 @@ mod stage_exec;
 
 pub use assemble::{AssembleExec, RANK_SHEET, RankColumns, SheetShape, UnfoldStage};
 pub use norm_lookup::NormContext;
+pub use own_memory::OwnMemoryExec;
 pub use percentiles::PercentilesStage;
 pub use position::{POSITION, PositionStage};
 pub use sequence::SequenceExec;

@@ -63,3 +63,37 @@ impl StageWorker for Positions {
         Ok(vec![Arc::new(UInt64Array::from_iter_values(first..self.next))])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::array::{AsArray, Int8Array, RecordBatch};
+    use arrow::datatypes::{Schema, UInt64Type};
+    use datafusion::datasource::memory::MemorySourceConfig;
+    use datafusion::physical_plan::ExecutionPlan as _;
+    use futures::TryStreamExt as _;
+
+    use super::*;
+    use crate::operators::StageExec;
+
+    #[tokio::test]
+    async fn positions_ascend_over_batches_partitions_and_pieces() {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int8, false)]));
+        let batch =
+            |rows: usize| RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(Int8Array::from(vec![0; rows]))]);
+        let partitions = [vec![batch(2).unwrap(), batch(1).unwrap()], vec![batch(2).unwrap()]];
+        let input = MemorySourceConfig::try_new_exec(&partitions, Arc::clone(&schema), None).unwrap();
+        let stage = PositionStage::new(5, Arc::clone(&schema.fields()[0]));
+        let plan = StageExec::try_new(input, Arc::new(stage)).unwrap();
+        let mut positions = Vec::new();
+        for partition in 0..2 {
+            let batches: Vec<RecordBatch> =
+                plan.execute(partition, Arc::default()).unwrap().try_collect().await.unwrap();
+            for batch in batches {
+                positions.extend(batch.column(1).as_primitive::<UInt64Type>().values().to_vec());
+            }
+        }
+        assert_eq!(positions, [5 << 40, (5 << 40) + 1, (5 << 40) + 2, 6 << 40, (6 << 40) + 1]);
+    }
+}

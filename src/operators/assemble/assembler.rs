@@ -22,9 +22,10 @@ pub(super) enum Marks {
     Sheets { sheet: usize, fault: usize },
 }
 
-/// Collapses the rows that are pushed into it.
+/// Collapses the rows of batches: [`push`](Assembler::push) a batch, [`advance`](Assembler::advance) through it, and
+/// [`take`](Assembler::take) what is complete, until nothing of it is left.
 ///
-/// Holds the sessions that are not taken yet (one row each), the ids of one batch, and one open sheet.
+/// Holds one batch of rows, the sessions that are not taken yet (one row each), and one open sheet.
 #[derive(Debug)]
 pub(super) struct Assembler {
     marks: Marks,
@@ -33,8 +34,14 @@ pub(super) struct Assembler {
     kept_schema: SchemaRef,
     schema: SchemaRef,
     rows: RankRows,
-    /// The key of the last row; `None` before the first.
+    /// The batch being worked on, and what is left of it.
+    current: Option<(RecordBatch, std::vec::IntoIter<Range<usize>>)>,
+    /// The key of the last batch's last row.
     last: Option<ArrayRef>,
+    /// Whether the next run belongs to the open session.
+    goes_on: bool,
+    /// Whether there is an open session, which further rows may belong to.
+    is_open: bool,
     /// The kept columns of the sessions begun: one row each, the last of them open.
     begun: Vec<RecordBatch>,
     open: RankSheet,
@@ -60,7 +67,10 @@ impl Assembler {
             kept_schema: Arc::new(schema.project(&firsts)?),
             schema,
             rows: RankRows::new(shape),
+            current: None,
             last: None,
+            goes_on: false,
+            is_open: false,
             begun: Vec::new(),
             open: RankSheet::new(shape),
             sheets: BinaryBuilder::new(),
@@ -73,31 +83,46 @@ impl Assembler {
         self.faults.len()
     }
 
-    /// Takes in the next rows.
-    pub(super) fn push(&mut self, batch: &RecordBatch) -> Result<()> {
-        let Some(last_row) = batch.num_rows().checked_sub(1) else { return Ok(()) };
+    /// Takes in the next rows. Nothing is left of those before.
+    pub(super) fn push(&mut self, batch: RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
         let keys = batch.column(self.key);
         if let Marks::Rows { part, item, mode, rank } = self.marks {
             self.rows.read(batch.column(part), batch.column(item), batch.column(mode), batch.column(rank))?;
         }
-        let mut goes_on = match &self.last {
+        self.goes_on = match &self.last {
             Some(last) => runs(&concat(&[last.as_ref(), keys.slice(0, 1).as_ref()])?)?.len() == 1,
             None => false,
         };
+        let runs = runs(keys)?.into_iter();
+        self.current = Some((batch, runs));
+        Ok(())
+    }
+
+    /// Works on the rows taken in, until they end or `until` sessions are complete.
+    pub(super) fn advance(&mut self, until: usize) -> Result<()> {
+        let Some((batch, mut runs)) = self.current.take() else { return Ok(()) };
         let mut begins: Vec<u32> = Vec::new();
-        for run in runs(keys)? {
-            if !std::mem::take(&mut goes_on) {
-                if self.last.is_some() || run.start > 0 {
-                    self.open.finish_into(&mut self.sheets, &mut self.faults);
-                }
+        while self.complete() < until
+            && let Some(run) = runs.next()
+        {
+            if !std::mem::take(&mut self.goes_on) {
+                self.end();
                 begins.push(run.start as u32);
+                self.is_open = true;
             }
-            self.enter(batch, run);
+            self.enter(&batch, run);
         }
         if !begins.is_empty() {
             self.begun.push(take_record_batch(&batch.project(&self.kept)?, &UInt32Array::from(begins))?);
         }
-        self.last = Some(keys.slice(last_row, 1));
+        if runs.len() > 0 {
+            self.current = Some((batch, runs));
+        } else {
+            self.last = Some(batch.column(self.key).slice(batch.num_rows() - 1, 1));
+        }
         Ok(())
     }
 
@@ -117,9 +142,9 @@ impl Assembler {
         }
     }
 
-    /// The last session, when no row follows.
+    /// Completes the session that the last row belongs to.
     pub(super) fn end(&mut self) {
-        if self.last.take().is_some() {
+        if std::mem::take(&mut self.is_open) {
             self.open.finish_into(&mut self.sheets, &mut self.faults);
         }
     }

@@ -58,8 +58,7 @@ pub struct RankColumns {
 ///    [`LONG_FAULT`]. Rows of one session that do not lie together in one partition become several rows.
 /// 2. Rows stay in the order of the runs, in their partition. The result does not depend on where batches end.
 /// 3. Null is a session id like any other: there is nothing by which rows without one can be told apart.
-/// 4. It holds the sessions of one batch: beside a batch of input, a batch of output is being built, which ends with the input
-///    batch that fills it.
+/// 4. It holds two batches: one of input, and one of output that is being built.
 #[derive(Debug, Clone)]
 pub struct AssembleExec {
     input: Arc<dyn ExecutionPlan>,
@@ -275,23 +274,26 @@ struct Running {
 
 impl Running {
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        while let Some(input) = &mut self.input {
-            let next = input.try_next().await?;
-            let _timer = self.baseline.elapsed_compute().timer();
-            match next {
-                Some(batch) => self.assembler.push(&batch)?,
-                None => {
-                    self.input = None;
-                    self.assembler.end();
-                }
-            }
+        loop {
+            let timer = self.baseline.elapsed_compute().timer();
+            self.assembler.advance(self.batch_size)?;
             let complete = self.assembler.complete();
             if complete >= self.batch_size || (self.input.is_none() && complete > 0) {
                 let batch = self.assembler.take()?;
                 self.baseline.record_output(batch.num_rows());
                 return Ok(Some(batch));
             }
+            drop(timer);
+            let Some(input) = &mut self.input else { return Ok(None) };
+            let next = input.try_next().await?;
+            let _timer = self.baseline.elapsed_compute().timer();
+            match next {
+                Some(batch) => self.assembler.push(batch)?,
+                None => {
+                    self.input = None;
+                    self.assembler.end();
+                }
+            }
         }
-        Ok(None)
     }
 }

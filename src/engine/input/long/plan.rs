@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Where the rows of a session lie together, the first assembling makes one row of eighty, so that sorts and join see sessions,
-//! not ranks. Sorts and join spill.
+//! not ranks. Sorts and join spill, and each sort has memory of its own.
 
 use std::sync::Arc;
 
@@ -32,22 +32,25 @@ use crate::engine::input::part::InputPart;
 use crate::engine::input::scan::{canonical_exprs, scan_parts};
 use crate::model::session::{ITEM, MODE, PART, RANK, SESSION_ID};
 use crate::operators::{
-    AssembleExec, POSITION, PositionStage, RANK_SHEET, RankColumns, SequenceExec, StageExec, UnfoldStage,
+    AssembleExec, OwnMemoryExec, POSITION, PositionStage, RANK_SHEET, RankColumns, SequenceExec, StageExec, UnfoldStage,
 };
 use crate::scoring::LONG_FAULT;
 
 /// A session's position in the table of attributes, after the join; null for one that is not in it.
 const ATTRIBUTES_POSITION: &str = "attributes_position";
 
+/// Each of the two tables has this fraction of the memory for its first sort; the join and the last sort have the rest.
+const SHARE: usize = 4;
+
 /// The memory that a sort should find: with less, fewer pieces are read at once, so that fewer sorts share it.
-const SORT_MEMORY: usize = 64 << 20;
+const SORT_MEMORY: usize = 8 << 20;
 
 impl LongInput {
     /// The plan that gives assembled sessions: one partition, the columns of `needed` in its order, sessions in the order that the
     /// module states.
     ///
-    /// Memory: the pool's for sorts and join, which spill; beside it, for each piece read at once, a batch of rows and a batch of
-    /// sessions.
+    /// Memory: the pool's for sorts and join, which spill, of which half is reserved as soon as the plan is executed; beside it, for
+    /// each piece read at once, a batch of rows and a batch of sessions.
     pub(in crate::engine::input) fn scan(
         &self,
         input: &SessionInput,
@@ -63,10 +66,10 @@ impl LongInput {
         };
         let ranks = self.ranks(input, context, &of_session(false)?)?;
         let assembled = if input.attributes.is_empty() {
-            sorted(ranks, &[POSITION])?
+            sorted(ranks, &[POSITION], None)?
         } else {
             let attributes = attributes(input, context, &of_session(true)?)?;
-            sorted(joined(attributes, ranks)?, &[ATTRIBUTES_POSITION, POSITION])?
+            sorted(joined(attributes, ranks)?, &[ATTRIBUTES_POSITION, POSITION], None)?
         };
         let unfolded: Arc<dyn ExecutionPlan> =
             Arc::new(StageExec::try_new(assembled, Arc::new(UnfoldStage::new(self.shape)))?);
@@ -149,12 +152,14 @@ impl Pieces {
 
     /// All pieces as one partition, sorted by session and, within one, by position.
     fn sorted(self, context: &SessionContext) -> Result<Arc<dyn ExecutionPlan>> {
-        let memory = match context.runtime_env().memory_pool.memory_limit() {
-            MemoryLimit::Finite(bytes) => bytes / SORT_MEMORY,
-            MemoryLimit::Infinite | MemoryLimit::Unknown => usize::MAX,
+        let share = match context.runtime_env().memory_pool.memory_limit() {
+            MemoryLimit::Finite(bytes) => Some(bytes / SHARE),
+            MemoryLimit::Infinite | MemoryLimit::Unknown => None,
         };
-        let at_once = context.state().config().target_partitions().min(memory).min(self.count).max(1);
-        sorted(Arc::new(SequenceExec::try_new(self.plans, at_once)?), &[SESSION_ID, POSITION])
+        let sorts = share.map_or(usize::MAX, |share| share / SORT_MEMORY);
+        let at_once = context.state().config().target_partitions().min(sorts).min(self.count).max(1);
+        let pieces = Arc::new(SequenceExec::try_new(self.plans, at_once)?);
+        sorted(pieces, &[SESSION_ID, POSITION], share.map(|share| share / at_once))
     }
 }
 
@@ -218,8 +223,9 @@ fn joined(attributes: Arc<dyn ExecutionPlan>, ranks: Arc<dyn ExecutionPlan>) -> 
     Ok(Arc::new(ProjectionExec::try_new(exprs, Arc::new(join))?))
 }
 
-/// Sorts each partition by columns, ascending with nulls last (for ids: first), and merges them into one.
-fn sorted(plan: Arc<dyn ExecutionPlan>, by: &[&str]) -> Result<Arc<dyn ExecutionPlan>> {
+/// Sorts each partition by columns, ascending with nulls last (for ids: first), and merges them into one. `own_memory` is what each
+/// sort has for itself; without, it has what the session has left.
+fn sorted(plan: Arc<dyn ExecutionPlan>, by: &[&str], own_memory: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
     let schema = plan.schema();
     let keys = by.iter().map(|name| {
         let options = SortOptions { descending: false, nulls_first: *name == SESSION_ID };
@@ -229,8 +235,14 @@ fn sorted(plan: Arc<dyn ExecutionPlan>, by: &[&str]) -> Result<Arc<dyn Execution
         return Err(DataFusionError::Internal("a sort by no columns".to_owned()));
     };
     let partitions = plan.output_partitioning().partition_count();
-    let sort = Arc::new(SortExec::new(keys.clone(), plan).with_preserve_partitioning(true));
-    Ok(if partitions == 1 { sort } else { Arc::new(SortPreservingMergeExec::new(keys, sort)) })
+    let mut plan: Arc<dyn ExecutionPlan> = Arc::new(SortExec::new(keys.clone(), plan).with_preserve_partitioning(true));
+    if let Some(bytes) = own_memory {
+        plan = Arc::new(OwnMemoryExec::new(plan, bytes));
+    }
+    if partitions > 1 {
+        plan = Arc::new(SortPreservingMergeExec::new(keys, plan));
+    }
+    Ok(plan)
 }
 
 /// The columns of these names with their canonical types.
