@@ -3,9 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use normstream::instrument::Instrument;
-use normstream::norms::{ImportInput, ImportOptions, ImportTarget, import};
-
 use crate::measure::run;
 
 /// Norm groups, and as many synthetic countries as make sessions name all of them.
@@ -66,10 +63,8 @@ impl Files {
             let mut command = Command::new(&self.program);
             command.args(["generate", "norms", "--groups", GROUPS, "--overwrite", "--progress", "off", "--to"]);
             run(command.arg(&csv));
-            let options = ImportOptions::new(Instrument::klsi4().norm_ranges());
-            let runtime = tokio::runtime::Runtime::new().unwrap();
-            let (inputs, target) = (vec![ImportInput::local(&csv).unwrap()], ImportTarget::Local(folder.clone()));
-            runtime.block_on(import(inputs, &target, options)).expect("generated norms are good");
+            let mut command = Command::new(&self.program);
+            run(command.args(["norms", "import"]).arg(&csv).arg("--to").arg(&folder));
         }
         folder
     }

@@ -81,7 +81,7 @@ impl Input {
         let context = session_context(self.engine, &storage, Arc::new(norms)).unwrap();
         let found = async |names: &[String]| {
             let found = discover(&storage, names, None).await.unwrap();
-            found.into_iter().map(Source::File).collect::<Vec<_>>()
+            found.into_iter().map(Box::new).map(Source::File).collect::<Vec<_>>()
         };
         let sources = Sources { sessions: found(&self.ranks).await, attributes: found(&self.attributes).await };
         let input = SessionInput::open(&context, sources, &instrument, self.options.clone()).await?;
