@@ -1,7 +1,7 @@
 //! The cases: what is run on what.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -72,7 +72,7 @@ pub(crate) fn all(options: &Options, files: &Files) -> Vec<Case> {
             wide.clone().threads(1).case(WIDE_ONE_THREAD),
             packed.case(PACKED),
             wide.clone().args(&["--select", "style"]).case(STYLE),
-            wide.clone().to_stdout().case(TO_NDJSON),
+            wide.clone().into_stdout().case(TO_NDJSON),
             job(&("wide", "csv", 1.0)).case(FROM_CSV),
             job(&("wide", "ndjson", NDJSON_SHARE)).case(FROM_NDJSON),
             first_row(wide.clone()),
@@ -147,8 +147,8 @@ struct Job {
 }
 
 impl Job {
-    fn new(program: &PathBuf, files: &Files, threads: usize, input: (&'static str, &'static str, f64)) -> Job {
-        let (program, files) = (program.clone(), files.clone());
+    fn new(program: &Path, files: &Files, threads: usize, input: (&'static str, &'static str, f64)) -> Job {
+        let (program, files) = (program.to_owned(), files.clone());
         Job { program, files, threads: Some(threads), input, to_stdout: false, args: Vec::new() }
     }
 
@@ -160,7 +160,7 @@ impl Job {
         Job { threads: None, ..self }
     }
 
-    fn to_stdout(self) -> Job {
+    fn into_stdout(self) -> Job {
         Job { to_stdout: true, ..self }
     }
 
@@ -205,7 +205,7 @@ impl Job {
 
 /// From the start of the program to the first line that a reader of its output has.
 fn first_row(job: Job) -> Case {
-    let job = job.to_stdout();
+    let job = job.into_stdout();
     Case::new(FIRST_ROW, move || {
         let mut command = job.command();
         let started = Instant::now();
