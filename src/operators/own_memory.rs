@@ -150,9 +150,12 @@ mod tests {
 
     use super::*;
 
+    /// What an executed plan found: the limit of its pool, its batch size, its reservation for merging.
+    type Notes = Arc<Mutex<Vec<(Option<usize>, usize, usize)>>>;
+
     /// A leaf that notes what it was executed with: the pool's limit, the batch size, the merge reservation.
     #[derive(Debug)]
-    struct Noting(Arc<Mutex<Vec<(Option<usize>, usize, usize)>>>, SchemaRef);
+    struct Noting(Notes, SchemaRef);
 
     impl PartitionStream for Noting {
         fn schema(&self) -> &SchemaRef {
@@ -172,7 +175,7 @@ mod tests {
     }
 
     /// A plan of two partitions with pools of `bytes`, and what its leaf notes.
-    fn plan(bytes: usize) -> (OwnMemoryExec, Arc<Mutex<Vec<(Option<usize>, usize, usize)>>>) {
+    fn plan(bytes: usize) -> (OwnMemoryExec, Notes) {
         let noted = Arc::new(Mutex::new(Vec::new()));
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int8, true)]));
         let leaf = || Arc::new(Noting(Arc::clone(&noted), Arc::clone(&schema))) as Arc<dyn PartitionStream>;
