@@ -527,30 +527,6 @@ proptest! {
     }
 }
 
-/// The sum of a metric over a plan.
-fn metric(plan: &dyn ExecutionPlan, name: &str) -> usize {
-    let own = plan.metrics().and_then(|metrics| metrics.sum_by_name(name)).map_or(0, |value| value.as_usize());
-    own + plan.children().into_iter().map(|child| metric(child.as_ref(), name)).sum::<usize>()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_sessions_than_fit_the_memory_limit_are_spilled_and_assembled() {
-    let sessions = 20_000_u64;
-    let options = SessionOptions { rows: sessions, layout: Layout::Long, ..SessionOptions::default() };
-    // Every row lies alone: the worst that can happen.
-    let rows = shuffled_rows(&generated(&options, false), 3);
-    let table = shuffled_rows(&generated(&options, true), 4);
-    let mut input = Input::new().ranks("ranks.parquet", &rows).attributes("table.parquet", &table);
-    input.engine.memory_limit = 16 << 20;
-    let (plan, context) = input.plan().await;
-    let assembled = collect(&plan, context).await;
-    assert_eq!(assembled.num_rows() as u64, sessions);
-    assert!(metric(plan.as_ref(), "spill_count") > 2, "{} spill files", metric(plan.as_ref(), "spill_count"));
-    assert_eq!(ids(&assembled), table.column(0).as_primitive::<Int64Type>().iter().collect::<Vec<_>>());
-    assert!(faults(&assembled).iter().all(Option::is_none));
-    assert!(ranks(&assembled).iter().all(|ranks| ranks.iter().all(Option::is_some)));
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_that_is_dropped_midway_gives_its_memory_back() {
     let options = SessionOptions { rows: 2_000, layout: Layout::Long, ..SessionOptions::default() };
