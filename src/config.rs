@@ -427,6 +427,12 @@ impl Config {
         std::env::var(LOG_VARIABLE).ok()
     }
 
+    /// Where the user's programs keep what they remember: `XDG_DATA_HOME`, else `.local/share` in the home folder.
+    pub fn data_folder() -> Option<PathBuf> {
+        let folder = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+        folder("XDG_DATA_HOME").or_else(|| Some(folder("HOME")?.join(".local/share")))
+    }
+
     /// Whether the environment asks for output without colour (see no-color.org).
     pub fn no_color() -> bool {
         std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())

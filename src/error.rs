@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::config::ConfigError;
 use crate::engine::EngineError;
+use crate::engine::query::QueryError;
 use crate::instrument::InstrumentError;
 use crate::norms::{NormError, TemplateError};
 use crate::run::RunError;
@@ -49,6 +50,17 @@ pub enum Error {
     /// A run failed.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// A query is wrong or failed.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// A file of statements cannot be read.
+    #[error("cannot read {what}")]
+    Read {
+        /// What was to be read.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Standard output, a report or a temporary file cannot be written.
     #[error("cannot write {what}")]
     Write {
@@ -81,6 +93,7 @@ impl Error {
             Error::Storage(error) => error.is_retryable(),
             Error::Engine(error) => error.is_retryable(),
             Error::Run(error) => error.is_retryable(),
+            Error::Query(error) => error.is_retryable(),
             _ => false,
         }
     }

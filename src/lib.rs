@@ -12,6 +12,8 @@
 //!             ─▶ FlexibilityExec ─▶ PercentilesExec ─▶ FlagsExec ─▶ row groups ─▶ target, visible at the commit
 //!                                         ▲
 //!            norms: Parquet ─▶ one group at a time ─▶ byte-bounded cache
+//!
+//!  SQL ──▶ engine::query: tables, views of sql/views, functions, score('…') over the same operators ──▶ rows, within a budget
 //! ```
 //!
 //! # Layers
@@ -23,7 +25,7 @@
 //! | [`cli`] | arguments, one file per subcommand |
 //! | [`config`], [`error`], [`telemetry`] | settings and their layers, exit codes, progress |
 //! | [`run`] | parts in parallel, output in order, reports |
-//! | [`engine`] | DataFusion sessions, session files as plans, the plan that scores them |
+//! | [`engine`] | DataFusion sessions, session files as plans, the plan that scores them; SQL over sessions, norms and results |
 //! | [`operators`] | a stage as an operator; the writer of result row groups |
 //! | [`norms`], [`storage`] | where percentiles come from; where files are read and written |
 //! | [`scoring`], [`generate`] | the pure kernels; seeded sessions and norms to try things with |

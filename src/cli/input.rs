@@ -9,13 +9,12 @@ use tempfile::NamedTempFile;
 
 use crate::config::{Config, Flags, Profile, Scope};
 use crate::engine::{
-    ColumnNames, FileFormat, InputOptions, STDIN, Scoring, SessionInput, Source, Sources, StdinInput, discover,
-    format_of_name, session_context,
+    ColumnNames, FileFormat, InputOptions, STDIN, Scoring, SessionInput, Source, Sources, StdinInput, chain_columns,
+    discover, format_of_name, session_context,
 };
 use crate::error::Error;
 use crate::instrument::Instrument;
 use crate::model::Layout;
-use crate::model::session::{AGE_BAND, DATE_OF_BIRTH, STARTED_AT};
 use crate::norms::{Chain, ImportOptions, NormStore, open_norms};
 
 use crate::storage::Storage;
@@ -138,7 +137,7 @@ impl Opened {
                 LayoutChoice::Given(layout) => Some(layout),
             },
             names: ColumnNames(sessions.columns.iter().cloned().collect()),
-            attributes: attributes_of(&chain),
+            attributes: chain_columns(&chain),
             passed: passed.to_vec(),
             csv_newlines: sessions.csv_newlines,
             part_limits: config.settings.part_limits(),
@@ -178,15 +177,6 @@ pub(super) async fn open_norm_store(
         sources.push(open_norms(storage, target, options).await?);
     }
     Ok(Arc::new(NormStore::new(sources, instrument.raw_ranges(), config.settings.norm_options())))
-}
-
-/// The columns that the chain can be filled from.
-fn attributes_of(chain: &Chain) -> Vec<String> {
-    let mut attributes: Vec<String> = chain.attributes().into_iter().map(str::to_owned).collect();
-    if attributes.iter().any(|name| name == AGE_BAND) {
-        attributes.extend([DATE_OF_BIRTH, STARTED_AT].map(str::to_owned));
-    }
-    attributes
 }
 
 /// The session files, and the table of attributes if there is one.

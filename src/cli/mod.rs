@@ -9,6 +9,7 @@ mod instrument;
 mod norms;
 mod score;
 mod signals;
+mod sql;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{Config, Flags};
 use crate::error::Error;
@@ -49,6 +51,8 @@ configuration or input; 75 temporary failure, worth a retry; 130 or 143 ended by
 enum Command {
     /// Score session files.
     Score(Box<score::ScoreArgs>),
+    /// Ask SQL over sessions, norms and results; without -c and -f, a shell.
+    Sql(Box<sql::SqlArgs>),
     /// Score one session and show every step.
     Explain(Box<explain::ExplainArgs>),
     /// Import, list, check and query norm tables.
@@ -100,6 +104,16 @@ fn run(args: Args) -> Result<(), Error> {
             let config = load(args.flags())?;
             block_on(config.settings.threads, score::score(*args, config))
         }
+        Command::Sql(args) => {
+            let config = load(args.flags())?;
+            let threads = config.settings.threads;
+            // The shell has its own use for Ctrl-C.
+            if args.is_interactive() {
+                sql::shell(*args, config, &runtime(threads)?)
+            } else {
+                block_on(threads, sql::sql(*args, config))
+            }
+        }
         Command::Explain(args) => {
             let config = load(args.flags())?;
             block_on(1, explain::explain(*args, config))
@@ -121,13 +135,15 @@ fn run(args: Args) -> Result<(), Error> {
 /// How long a signal waits for what cannot be cancelled.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
+/// A runtime with so many workers.
+fn runtime(threads: usize) -> Result<Runtime, Error> {
+    let built = Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    built.map_err(|source| Error::Write { what: "to a new thread".to_owned(), source })
+}
+
 /// Runs a command on a runtime with so many workers, until it ends or a signal ends it.
 fn block_on(threads: usize, command: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()
-        .map_err(|source| Error::Write { what: "to a new thread".to_owned(), source })?;
+    let runtime = runtime(threads)?;
     let result = runtime.block_on(async {
         tokio::select! {
             result = command => result,

@@ -1,9 +1,14 @@
-//! The engine: sessions of DataFusion, session files as plans, and the plan that scores them.
+//! The engine: sessions of DataFusion, session files as plans, the plan that scores them, and SQL over all of it.
 
 mod error;
+pub mod functions;
 mod input;
+mod near;
+pub mod query;
+mod score_table;
 mod scoring_plan;
 mod session;
+mod tables;
 
 pub use error::EngineError;
 pub use input::{
@@ -11,5 +16,7 @@ pub use input::{
     SessionFile, SessionInput, Source, Sources, StdinInput, StdinStream, compression_of_name, detect_layout, discover,
     format_of_name,
 };
-pub use scoring_plan::{Scoring, unknown_output};
+pub use score_table::{ALL_COLUMNS, ScoreRequest, ScoreTable};
+pub use scoring_plan::{Scoring, chain_columns, unknown_output};
 pub use session::{EngineOptions, session_context};
+pub use tables::{FilesTable, ResultsTable};

@@ -10,7 +10,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 
 use crate::engine::EngineError;
+use crate::engine::near::nearest;
 use crate::instrument::Instrument;
+use crate::model::session::{AGE_BAND, DATE_OF_BIRTH, Part, STARTED_AT};
 use crate::model::{Layout, result};
 use crate::norms::Chain;
 use crate::operators::{PercentilesStage, PlanStage, PureStage, StageExec};
@@ -30,15 +32,24 @@ pub struct Scoring {
 impl Scoring {
     /// The stages, in order, for sessions with the columns of `input`.
     pub fn stages(&self, input: &Schema) -> Vec<Arc<dyn PlanStage>> {
-        let pure = |stage: Arc<dyn Stage>| Arc::new(PureStage(stage)) as Arc<dyn PlanStage>;
         vec![
-            pure(Arc::new(Validate::new(&self.instrument, self.layout))),
-            pure(Arc::new(RawScales::new(&self.instrument))),
-            pure(Arc::new(Combinations::new(&self.instrument))),
-            pure(Arc::new(Style::new(&self.instrument))),
-            pure(Arc::new(Flexibility::new(&self.instrument))),
+            pure(Validate::new(&self.instrument, self.layout)),
+            pure(RawScales::new(&self.instrument)),
+            pure(Combinations::new(&self.instrument)),
+            pure(Style::new(&self.instrument)),
+            pure(Flexibility::new(&self.instrument)),
             Arc::new(PercentilesStage::new(&self.instrument, self.chain.clone(), input)),
-            pure(Arc::new(Flags::new(&self.instrument))),
+            pure(Flags::new(&self.instrument)),
+        ]
+    }
+
+    /// The stages that need no learning contexts, in order: sessions are judged by their style items alone.
+    pub fn style_stages(&self) -> Vec<Arc<dyn PlanStage>> {
+        vec![
+            pure(Validate::new(&self.instrument, self.layout).part(Part::Style)),
+            pure(RawScales::new(&self.instrument)),
+            pure(Combinations::new(&self.instrument)),
+            pure(Style::new(&self.instrument)),
         ]
     }
 
@@ -46,28 +57,12 @@ impl Scoring {
     ///
     /// A column of the output needs the stages that add it and all that they read; everything else is not read.
     pub fn needed_columns(&self, input: &Schema, wanted: &[String]) -> Vec<String> {
-        let stages = self.stages(input);
-        let (_, needed) = needed(&stages, wanted);
-        input.fields().iter().map(|field| field.name().clone()).filter(|name| needed.contains(name)).collect()
+        needed_columns(&self.stages(input), input, wanted)
     }
 
     /// Puts the stages that the wanted columns need on top of a plan, and selects those columns in their order.
     pub fn plan(&self, input: Arc<dyn ExecutionPlan>, wanted: &[String]) -> Result<Arc<dyn ExecutionPlan>> {
-        let stages = self.stages(&input.schema());
-        let (kept, _) = needed(&stages, wanted);
-        let mut plan = input;
-        for (stage, kept) in stages.into_iter().zip(kept) {
-            if kept {
-                plan = Arc::new(StageExec::try_new(plan, stage)?);
-            }
-        }
-        let schema = plan.schema();
-        let select = |name: &String| {
-            let column = Column::new(name, schema.index_of(name)?);
-            Ok(ProjectionExpr { expr: Arc::new(column), alias: name.clone() })
-        };
-        let columns = wanted.iter().map(select).collect::<Result<Vec<_>>>()?;
-        Ok(Arc::new(ProjectionExec::try_new(columns, plan)?))
+        plan_stages(self.stages(&input.schema()), input, wanted)
     }
 
     /// The columns of a whole result, passed-through ones last.
@@ -83,6 +78,38 @@ impl Scoring {
     }
 }
 
+fn pure(stage: impl Stage + 'static) -> Arc<dyn PlanStage> {
+    Arc::new(PureStage(Arc::new(stage)))
+}
+
+/// The columns of `input` that the wanted columns need, and the stages that these need.
+pub(super) fn needed_columns(stages: &[Arc<dyn PlanStage>], input: &Schema, wanted: &[String]) -> Vec<String> {
+    let (_, needed) = needed(stages, wanted);
+    input.fields().iter().map(|field| field.name().clone()).filter(|name| needed.contains(name)).collect()
+}
+
+/// Puts those of the stages that the wanted columns need on top of a plan, and selects these columns in their order.
+pub(super) fn plan_stages(
+    stages: Vec<Arc<dyn PlanStage>>,
+    input: Arc<dyn ExecutionPlan>,
+    wanted: &[String],
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let (kept, _) = needed(&stages, wanted);
+    let mut plan = input;
+    for (stage, kept) in stages.into_iter().zip(kept) {
+        if kept {
+            plan = Arc::new(StageExec::try_new(plan, stage)?);
+        }
+    }
+    let schema = plan.schema();
+    let select = |name: &String| {
+        let column = Column::new(name, schema.index_of(name)?);
+        Ok(ProjectionExpr { expr: Arc::new(column), alias: name.clone() })
+    };
+    let columns = wanted.iter().map(select).collect::<Result<Vec<_>>>()?;
+    Ok(Arc::new(ProjectionExec::try_new(columns, plan)?))
+}
+
 /// Walks the stages backwards from the wanted columns: which of them are needed, and which columns are needed in all.
 fn needed(stages: &[Arc<dyn PlanStage>], wanted: &[String]) -> (Vec<bool>, BTreeSet<String>) {
     let mut columns: BTreeSet<String> = wanted.iter().cloned().collect();
@@ -96,9 +123,17 @@ fn needed(stages: &[Arc<dyn PlanStage>], wanted: &[String]) -> (Vec<bool>, BTree
     (kept, columns)
 }
 
+/// The columns of sessions that a norm chain can be filled from.
+pub fn chain_columns(chain: &Chain) -> Vec<String> {
+    let mut columns: Vec<String> = chain.attributes().into_iter().map(str::to_owned).collect();
+    if columns.iter().any(|name| name == AGE_BAND) {
+        columns.extend([DATE_OF_BIRTH, STARTED_AT].map(str::to_owned));
+    }
+    columns
+}
+
 /// The error for an output column that does not exist, with the nearest name that does.
 pub fn unknown_output(column: &str, known: &[String]) -> EngineError {
-    let near = known.iter().map(|name| (strsim::jaro_winkler(column, name), name)).filter(|(score, _)| *score > 0.8);
-    let hint = near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name.clone());
+    let hint = nearest(column, known.iter().map(String::as_str));
     EngineError::UnknownOutput { column: column.to_owned(), hint }
 }

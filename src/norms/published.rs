@@ -5,12 +5,15 @@
 
 use std::sync::{Arc, LazyLock};
 
+use arrow::array::RecordBatch;
+use arrow::csv::ReaderBuilder;
+use arrow::error::ArrowError;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use sha2::{Digest, Sha256};
 
-use crate::model::norm::{DenseNorms, GroupNorms, PublishedScale, RawRange};
+use crate::model::norm::{DenseNorms, GroupNorms, NORM_SCHEMA, PublishedScale, RawRange};
 use crate::model::{PerScale, Scale};
 use crate::norms::error::NormError;
 use crate::norms::source::{GroupSummary, NormSource, hex};
@@ -87,6 +90,18 @@ impl PublishedNorms {
         })
     }
 
+    /// The table as it is published, with frequencies: the columns of [`NORM_SCHEMA`].
+    pub fn table() -> Result<RecordBatch, ArrowError> {
+        // In the order of the file: the frequency stands before the percentile.
+        let in_file = Arc::new(NORM_SCHEMA.project(&[0, 1, 2, 3, 5, 4])?);
+        let mut batches = ReaderBuilder::new(in_file)
+            .with_header(true)
+            .with_batch_size(KLSI4.lines().count())
+            .build(KLSI4.as_bytes())?;
+        let Some(batch) = batches.next() else { return Ok(RecordBatch::new_empty(Arc::clone(&NORM_SCHEMA))) };
+        batch?.project(&[0, 1, 2, 3, 5, 4])
+    }
+
     /// The rows as the norms of a group.
     fn group(&self) -> GroupNorms {
         GroupNorms {
@@ -137,6 +152,8 @@ mod tests {
         assert_eq!(published.range(Scale::Acce), RawRange { lowest: -29, highest: 33 });
         assert_eq!(published.range(Scale::Aero), RawRange { lowest: -33, highest: 33 });
         assert_eq!(published.range(Scale::Lfi), RawRange { lowest: 24, highest: 320 });
+        let table = PublishedNorms::table().unwrap();
+        assert_eq!((table.num_rows(), table.schema()), (396, Arc::clone(&NORM_SCHEMA)));
         for (scale, rows) in published.scales.iter() {
             assert!(
                 rows.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1),

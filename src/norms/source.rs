@@ -28,6 +28,12 @@ pub trait NormSource: Debug + Send + Sync {
     /// Needs memory for the rows of one group, about 16 KB, and does not wait for other loads.
     async fn load(&self, group: &str, version: &str) -> Result<Option<GroupNorms>, NormError>;
 
+    /// The Parquet files that hold its rows, as targets of [`Storage::open`](crate::storage::Storage::open), for whoever wants to
+    /// read all of them. None for a source that is not files.
+    fn files(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// All groups and versions with what they hold, streamed in the source's own order; nothing is collected.
     fn groups(&self) -> BoxStream<'_, Result<GroupSummary, NormError>>;
 }

@@ -6,7 +6,7 @@
 //!
 //! [`AssembleExec`] makes sessions of the long layout's rows. Around it, [`PositionStage`] remembers where rows stood,
 //! [`SequenceExec`] reads many files a few at a time, [`OwnMemoryExec`] keeps sorts from starving each other, and [`UnfoldStage`]
-//! gives an assembled session the columns that scoring reads.
+//! gives an assembled session the columns that scoring reads. [`SealedExec`] keeps such a plan as it was built inside a query.
 
 mod assemble;
 mod attributes;
@@ -15,6 +15,7 @@ mod own_memory;
 mod percentiles;
 mod position;
 pub mod row_group;
+mod sealed;
 mod sequence;
 mod session_chain;
 mod stage_exec;
@@ -24,6 +25,7 @@ pub use norm_lookup::NormContext;
 pub use own_memory::OwnMemoryExec;
 pub use percentiles::PercentilesStage;
 pub use position::{POSITION, PositionStage};
+pub use sealed::SealedExec;
 pub use sequence::SequenceExec;
 pub use session_chain::{ChainEntry, session_chain};
 pub use stage_exec::{PlanStage, PureStage, StageExec, StageWorker};

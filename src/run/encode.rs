@@ -118,7 +118,7 @@ impl PartEncoder {
     /// The batch in the types that are written.
     fn documented(&self, batch: &RecordBatch) -> Result<RecordBatch, RunError> {
         let column = |(column, field): (&ArrayRef, &Arc<Field>)| match (column.data_type(), field.data_type()) {
-            (DataType::List(_), DataType::Utf8) => joined(column),
+            (DataType::List(_), DataType::Utf8) => list_text(column),
             (found, wanted) if found == wanted => Ok(Arc::clone(column)),
             (_, wanted) => cast(column, wanted),
         };
@@ -145,8 +145,9 @@ pub(super) fn written_schema(format: FileFormat, plan_schema: &Schema) -> Schema
     Schema::new(fields.collect::<Vec<_>>())
 }
 
-/// Lists of strings as strings, joined by `;`. A null list stays null, an empty one becomes an empty string.
-fn joined(lists: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+/// Lists of flat values as strings, joined by `;`: how they stand in CSV. A null list stays null, an empty one becomes an empty
+/// string.
+pub fn list_text(lists: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     let lists = lists.as_list::<i32>();
     let values = cast(lists.values(), &DataType::Utf8)?;
     let values = values.as_string::<i32>();

@@ -11,7 +11,7 @@ mod report;
 mod score;
 mod table;
 
-pub use encode::{Encoded, PartEncoder};
+pub use encode::{Encoded, PartEncoder, list_text};
 pub use error::RunError;
 pub use memory::peak_memory_bytes;
 pub use output::{Output, OutputTarget};

@@ -52,6 +52,11 @@ impl Validate {
         }
     }
 
+    /// Validates the items of one part alone: a session is judged by these, and has codes for these.
+    pub fn part(self, part: Part) -> Self {
+        Validate { items: self.items.into_iter().filter(|(of, _)| *of == part).collect(), ..self }
+    }
+
     /// How many input columns an item has.
     fn width(&self) -> usize {
         match self.layout {

@@ -16,6 +16,8 @@ mod stdin;
 pub use canonical::{CanonicalColumns, ColumnNames, detect_layout};
 pub use discover::{FoundFile, discover};
 pub use format::{Compression, FileFormat, compression_of_name, format_of_name};
+pub(in crate::engine) use open::open_files;
 pub use open::{InputOptions, SessionFile, SessionInput, Source, Sources};
 pub use part::{InputPart, PartLimits};
+pub(in crate::engine) use scan::scan_groups;
 pub use stdin::{STDIN, StdinInput, StdinStream};

@@ -84,6 +84,17 @@ impl SessionFile {
         (self.format() == FileFormat::Parquet).then(|| self.row_groups.iter().map(|group| group.rows).sum())
     }
 
+    /// Whether one scan can read this file and another.
+    pub(in crate::engine) fn is_read_like(&self, other: &SessionFile) -> bool {
+        match (&self.source, &other.source) {
+            (Source::File(a), Source::File(b)) => {
+                let place = |found: &FoundFile| (found.format, found.compression, found.location.store_url.clone());
+                place(a) == place(b) && self.schema == other.schema
+            }
+            _ => false,
+        }
+    }
+
     /// The file as its user wrote it.
     pub fn name(&self) -> String {
         match &self.source {
@@ -235,7 +246,10 @@ pub(super) fn settle_columns(
 }
 
 /// Reads the schemas of files, as they state them.
-async fn open_files(context: &SessionContext, sources: Vec<Source>) -> Result<Vec<SessionFile>, EngineError> {
+pub(in crate::engine) async fn open_files(
+    context: &SessionContext,
+    sources: Vec<Source>,
+) -> Result<Vec<SessionFile>, EngineError> {
     let mut files = Vec::with_capacity(sources.len());
     for source in sources {
         let (schema, row_groups) = match &source {

@@ -24,6 +24,7 @@ use crate::engine::input::format::FileFormat;
 use crate::engine::input::open::{SessionFile, SessionInput, Source};
 use crate::engine::input::part::InputPart;
 use crate::model::session::{SESSION_ID, USER_ID};
+use crate::operators::SealedExec;
 
 impl SessionInput {
     /// The plan that reads a part: one partition, rows in file order (long layout: sessions in the order that [`LongInput`] states),
@@ -41,9 +42,45 @@ impl SessionInput {
         }
         let names = &self.options.names;
         let scan = scan_parts(context, std::slice::from_ref(part), names, needed.iter().map(String::as_str))?;
+        self.canonical(context, &part.file, scan, needed)
+    }
+
+    /// The plans that read all sessions for a query, one for each run of files that are alike: the columns of `needed` in its
+    /// order, ranks in the files' own types.
+    ///
+    /// Each is in about so many partitions, and a physical optimizer may cut it anew; in the long layout it is one that no
+    /// optimizer touches.
+    pub fn scans(
+        &self,
+        context: &SessionContext,
+        partitions: usize,
+        needed: &[String],
+    ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+        if let Some(long) = &self.long {
+            return Ok(vec![Arc::new(SealedExec::new(long.scan(self, context, needed)?))]);
+        }
+        let names = &self.options.names;
+        let scan = |alike: &[Arc<SessionFile>]| {
+            let parts: Vec<InputPart> = alike.iter().map(InputPart::whole).collect();
+            let groups: Vec<&[InputPart]> = parts.chunks(parts.len().div_ceil(partitions.max(1))).collect();
+            let scan = scan_groups(context, &groups, names, needed.iter().map(String::as_str))?;
+            self.canonical(context, &alike[0], scan, needed)
+        };
+        self.files.chunk_by(|a, b| a.is_read_like(b)).map(scan).collect()
+    }
+
+    /// The columns of `needed`, made of those of a file.
+    fn canonical(
+        &self,
+        context: &SessionContext,
+        file: &SessionFile,
+        scan: Arc<dyn ExecutionPlan>,
+        needed: &[String],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let names = &self.options.names;
         let wanted: Vec<(String, DataType)> =
-            needed.iter().map(|name| (name.clone(), column_type(&self.columns, &part.file, names, name))).collect();
-        let exprs = canonical_exprs(context, names, &part.file, scan.as_ref(), &wanted)?;
+            needed.iter().map(|name| (name.clone(), column_type(&self.columns, file, names, name))).collect();
+        let exprs = canonical_exprs(context, names, file, scan.as_ref(), &wanted)?;
         Ok(Arc::new(ProjectionExec::try_new(exprs, scan)?))
     }
 }
@@ -55,7 +92,18 @@ pub(super) fn scan_parts<'a>(
     names: &ColumnNames,
     columns: impl IntoIterator<Item = &'a str>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let Some(InputPart { file, .. }) = parts.first() else {
+    let groups: Vec<&[InputPart]> = parts.chunks(1).collect();
+    scan_groups(context, &groups, names, columns)
+}
+
+/// The same with a partition for each group of parts, which are read one after the other.
+pub(in crate::engine) fn scan_groups<'a>(
+    context: &SessionContext,
+    groups: &[&[InputPart]],
+    names: &ColumnNames,
+    columns: impl IntoIterator<Item = &'a str>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let Some(InputPart { file, .. }) = groups.first().and_then(|parts| parts.first()) else {
         return Err(DataFusionError::Internal("a scan of no parts".to_owned()));
     };
     let mut projection: Vec<usize> =
@@ -63,7 +111,7 @@ pub(super) fn scan_parts<'a>(
     projection.sort_unstable();
     projection.dedup();
     match &file.source {
-        Source::File(found) => file_scan(context, found, &file.schema, parts, projection),
+        Source::File(found) => file_scan(context, found, &file.schema, groups, projection),
         Source::Stdin(stdin) => stdin.scan(&file.schema, &projection),
     }
 }
@@ -113,12 +161,12 @@ fn blank_as_null(text: Expr) -> Result<Expr> {
     case(blank).when(lit(true), lit(ScalarValue::Utf8(None))).otherwise(text)
 }
 
-/// Reads parts of files of which `found` is one: all have its format, compression, store and schema.
+/// Reads groups of parts of files of which `found` is one: all have its format, compression, store and schema.
 fn file_scan(
     context: &SessionContext,
     found: &FoundFile,
     schema: &SchemaRef,
-    parts: &[InputPart],
+    groups: &[&[InputPart]],
     projection: Vec<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let source: Arc<dyn FileSource> = match found.format {
@@ -137,7 +185,7 @@ fn file_scan(
         FileFormat::Ndjson => Arc::new(JsonSource::new(Arc::clone(schema))),
         FileFormat::Arrow => Arc::new(ArrowSource::new_file_source(Arc::clone(schema))),
     };
-    let group = |part: &InputPart| {
+    let file = |part: &InputPart| {
         let Source::File(found) = &part.file.source else {
             return Err(DataFusionError::Internal("a stream is scanned as a file".to_owned()));
         };
@@ -148,11 +196,12 @@ fn file_scan(
         if found.format == FileFormat::Parquet {
             file = file.with_arrow_schema(Arc::clone(schema));
         }
-        Ok(FileGroup::new(vec![file]))
+        Ok(file)
     };
+    let group = |parts: &&[InputPart]| Ok(FileGroup::new(parts.iter().map(file).collect::<Result<_>>()?));
     let url = ObjectStoreUrl::parse(&found.location.store_url)?;
     let config = FileScanConfigBuilder::new(url, source)
-        .with_file_groups(parts.iter().map(group).collect::<Result<_>>()?)
+        .with_file_groups(groups.iter().map(group).collect::<Result<_>>()?)
         .with_file_compression_type(found.compression.into())
         .with_projection_indices(Some(projection))?
         .with_preserve_order(true)

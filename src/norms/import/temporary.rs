@@ -60,6 +60,10 @@ impl NormSource for TemporaryNorms {
         self.norms.load(group, version).await
     }
 
+    fn files(&self) -> Vec<String> {
+        self.norms.files()
+    }
+
     fn groups(&self) -> BoxStream<'_, Result<GroupSummary, NormError>> {
         self.norms.groups()
     }

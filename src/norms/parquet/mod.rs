@@ -185,6 +185,10 @@ impl NormSource for ParquetNorms {
         rows.finish().map_err(damaged)
     }
 
+    fn files(&self) -> Vec<String> {
+        self.locations().map(str::to_owned).collect()
+    }
+
     fn groups(&self) -> BoxStream<'_, Result<GroupSummary, NormError>> {
         stream::iter(&self.files).flat_map(NormFile::groups).boxed()
     }

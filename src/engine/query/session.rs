@@ -1,0 +1,343 @@
+//! [`SqlSession`]: tables, views and functions, and statements planned and run over them.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::dataframe::DataFrame;
+use datafusion::datasource::ViewTable;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::context::SQLOptions;
+use datafusion::logical_expr::{DdlStatement, LogicalPlan};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::prelude::SessionContext;
+use futures::StreamExt as _;
+use tokio::time::{Instant, timeout_at};
+
+use crate::engine::functions;
+use crate::engine::query::budget::Budgeted;
+use crate::engine::query::error::KnownNames;
+use crate::engine::query::score_call::score_request;
+use crate::engine::query::statement::{OpenRelations, RESULTS_AT, Relation, SCORE, TableCall};
+use crate::engine::query::{QueryBudget, QueryError, SqlStatement, View};
+use crate::engine::tables::{ResultsTable, norms_table, open_table};
+use crate::engine::{EngineError, EngineOptions, ScoreTable, format_of_name, session_context};
+use crate::instrument::Instrument;
+use crate::norms::{Chain, NormStore};
+use crate::storage::Storage;
+
+/// The table of results.
+const RESULTS: &str = "results";
+/// The table of norms.
+const NORMS: &str = "norms";
+
+/// What a session may use and how it scores.
+#[derive(Debug, Clone)]
+pub struct SqlOptions {
+    /// Memory, disk and threads.
+    pub engine: EngineOptions,
+    /// The limits of each query.
+    pub budget: QueryBudget,
+    /// How `score('…')` scores.
+    pub instrument: Arc<Instrument>,
+    /// The norm chain of `score('…')`.
+    pub chain: Chain,
+    /// Whether a statement may name files and URLs, and make tables and views of its own. Only for statements of whoever runs the
+    /// program.
+    pub local: bool,
+}
+
+/// What a table of a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableKind {
+    /// Rows of files.
+    Table,
+    /// A query under a name.
+    View,
+}
+
+/// Tables, views and functions. Cheap to share as an `Arc`; statements may run at once.
+///
+/// 1. A statement reads: nothing that it can say writes a file or changes a table that is not the session's own.
+/// 2. Each query has the session's budgets to itself, but memory and disk are those of all queries together.
+/// 3. Files are those that are there when a statement is planned (`score('…')`, names in quotes) or when the table was added.
+pub struct SqlSession {
+    context: SessionContext,
+    storage: Storage,
+    options: SqlOptions,
+    results: Option<ResultsTable>,
+    /// Views that results lack columns for, with what they lack.
+    lacking: Vec<(String, String)>,
+}
+
+/// A statement that runs.
+pub struct Query {
+    /// The columns.
+    pub schema: SchemaRef,
+    /// The plan, whose metrics grow while the stream is read.
+    pub plan: Arc<dyn ExecutionPlan>,
+    /// The rows. An error of it says what a user needs through [`Query::error`]. Dropped, the work stops.
+    pub stream: SendableRecordBatchStream,
+    engine: EngineOptions,
+}
+
+impl Query {
+    /// The next rows.
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>, QueryError> {
+        match self.stream.next().await {
+            None => Ok(None),
+            Some(Ok(batch)) => Ok(Some(batch)),
+            Some(Err(error)) => Err(self.error(error)),
+        }
+    }
+
+    /// What an error of the stream means.
+    pub fn error(&self, error: DataFusionError) -> QueryError {
+        QueryError::of_execution(error, self.engine.memory_limit, self.engine.spill_limit)
+    }
+}
+
+impl SqlSession {
+    /// A session with the table `norms` and all functions. Norms are looked up in `norms` only when a query needs them.
+    pub async fn open(storage: &Storage, norms: Arc<NormStore>, options: SqlOptions) -> Result<SqlSession, QueryError> {
+        let context = session_context(options.engine, storage, Arc::clone(&norms)).map_err(EngineError::from)?;
+        {
+            let state = context.state_ref();
+            let mut state = state.write();
+            let config = state.config_mut().options_mut();
+            config.catalog.information_schema = true;
+            config.sql_parser.collect_spans = true;
+            // A plan is one column of lines.
+            config.explain.logical_plan_only = false;
+        }
+        functions::register(&context, &options.instrument, &norms);
+        let table = norms_table(&context, storage, &norms).await?;
+        context.register_table(NORMS, table).map_err(EngineError::from)?;
+        Ok(SqlSession { context, storage: storage.clone(), options, results: None, lacking: Vec::new() })
+    }
+
+    /// Adds the table `results`, and the views over it.
+    pub async fn add_results(&mut self, target: &str) -> Result<(), QueryError> {
+        let results = ResultsTable::new(&self.storage, target);
+        let table = results.latest(&self.context).await?;
+        let schema = table.schema();
+        self.context.register_table(RESULTS, table).map_err(EngineError::from)?;
+        self.results = Some(results);
+        for view in View::all() {
+            let lacks = view.lacks(&schema);
+            if lacks.is_empty() {
+                self.add_view(view.name, &view.query(&schema)).await?;
+            } else {
+                let needs = format!(
+                    "the view of this name needs results with {lacks}: score with --pass {lacks}",
+                    lacks = lacks.join(",")
+                );
+                self.lacking.push((view.name.to_owned(), needs));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a table: a file, a folder, a pattern or a URL, or a Delta table.
+    pub async fn add_table(&self, name: &str, target: &str) -> Result<(), QueryError> {
+        if self.context.table_exist(name).map_err(EngineError::from)? {
+            let what = "there is a table of this name already";
+            return Err(QueryError::TableName { name: name.to_owned(), what });
+        }
+        let table = open_table(&self.context, &self.storage, target).await?;
+        self.add_provider(name, table)
+    }
+
+    /// Adds a table that the caller has made.
+    pub fn add_provider(&self, name: &str, table: Arc<dyn TableProvider>) -> Result<(), QueryError> {
+        let reference = datafusion::common::TableReference::bare(name.to_owned());
+        self.context.register_table(reference, table).map_err(EngineError::from)?;
+        Ok(())
+    }
+
+    /// Adds a query under a name.
+    pub async fn add_view(&self, name: &str, query: &str) -> Result<(), QueryError> {
+        let failed = |source: QueryError| QueryError::View { view: name.to_owned(), source: Box::new(source) };
+        let known = self.known_names();
+        let plan = self.context.state().create_logical_plan(query).await;
+        let plan = plan.map_err(|error| failed(QueryError::of_planning(error, query, &known)))?;
+        self.add_provider(name, Arc::new(ViewTable::new(plan, Some(query.to_owned()))))
+    }
+
+    /// Runs a text of one statement.
+    pub async fn query(&self, sql: &str) -> Result<Query, QueryError> {
+        let mut statements = SqlStatement::parse(sql)?;
+        match (statements.pop(), statements.is_empty()) {
+            (Some(statement), true) => self.run(&statement).await,
+            (None, _) => Err(QueryError::Syntax { message: "there is no statement".to_owned(), place: None }),
+            (Some(_), false) => {
+                let message = "there are several statements where one is expected".to_owned();
+                Err(QueryError::Syntax { message, place: None })
+            }
+        }
+    }
+
+    /// Plans a statement and begins it. Rows are computed when the stream is read.
+    pub async fn run(&self, statement: &SqlStatement) -> Result<Query, QueryError> {
+        let start = Instant::now();
+        let budget = self.options.budget;
+        let plan = self.plan(statement);
+        let (frame, plan) = match (budget.deadline(start), budget.timeout) {
+            (Some(deadline), Some(limit)) => {
+                timeout_at(deadline, plan).await.map_err(|_| QueryError::TimedOut { limit })??
+            }
+            _ => plan.await?,
+        };
+        let stream = execute_stream(Arc::clone(&plan), Arc::new(frame.task_ctx())).map_err(EngineError::from)?;
+        let schema = plan.schema();
+        let stream = Box::pin(Budgeted::new(stream, budget, start));
+        Ok(Query { schema, plan, stream, engine: self.options.engine })
+    }
+
+    async fn plan(&self, statement: &SqlStatement) -> Result<(DataFrame, Arc<dyn ExecutionPlan>), QueryError> {
+        let opened = self.open_relations(statement).await?;
+        let mut state = self.context.state();
+        state.register_relation_planner(Arc::new(opened)).map_err(EngineError::from)?;
+        let known = self.known_names();
+        let failed = |error| QueryError::of_planning(error, &statement.text, &known);
+        let plan = state.statement_to_plan(statement.parsed.clone()).await.map_err(failed)?;
+        self.check(&plan)?;
+        let frame = match plan {
+            // Statements and definitions change the session, not the copy of its state.
+            LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) => {
+                self.context.execute_logical_plan(plan).await.map_err(failed)?
+            }
+            plan => DataFrame::new(state, plan),
+        };
+        let plan = frame.clone().create_physical_plan().await.map_err(failed)?;
+        Ok((frame, plan))
+    }
+
+    /// Refuses what is not reading.
+    fn check(&self, plan: &LogicalPlan) -> Result<(), QueryError> {
+        let refused = |what: &str, instead| Err(QueryError::Refused { what: what.to_owned(), instead });
+        match plan {
+            LogicalPlan::Ddl(ddl) if self.options.local => match ddl {
+                DdlStatement::CreateExternalTable(_) => {
+                    return refused("CREATE EXTERNAL TABLE", "give --table NAME=URL, or write FROM 'file.parquet'");
+                }
+                DdlStatement::CreateFunction(_) | DdlStatement::DropFunction(_) => {
+                    return refused(ddl.name(), "functions are those of \\df");
+                }
+                _ => return Ok(()),
+            },
+            LogicalPlan::Statement(_) if self.options.local => return Ok(()),
+            _ => {}
+        }
+        let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        reading.verify_plan(plan).or_else(|error| {
+            let message = error.strip_backtrace();
+            if message.contains("COPY") {
+                // DataFusion's own COPY leaves a file that looks complete when the query fails.
+                return refused("COPY", "write the rows of a query with -o FILE, which leaves a whole file or none");
+            }
+            let what = message.rsplit(": ").next().unwrap_or(&message).to_owned();
+            refused(&what, "statements only read here")
+        })
+    }
+
+    /// Opens what a statement names that is not in the catalog.
+    async fn open_relations(&self, statement: &SqlStatement) -> Result<OpenRelations, QueryError> {
+        let mut opened = OpenRelations::default();
+        for relation in statement.relations()? {
+            let table = match &relation {
+                Relation::Call(call) if call.function == RESULTS_AT => Some(self.results_at(call).await?),
+                Relation::Call(call) => Some(Arc::new(self.score(call).await?) as Arc<dyn TableProvider>),
+                Relation::Quoted(name) => self.quoted(name).await?,
+            };
+            if let Some(table) = table {
+                opened.0.insert(relation, table);
+            }
+        }
+        Ok(opened)
+    }
+
+    /// A table under a name in quotes: none of ours if there is one of that name, or if it does not look like a file's.
+    async fn quoted(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, QueryError> {
+        let reference = datafusion::common::TableReference::bare(name.to_owned());
+        let exists = self.context.table_exist(reference).map_err(EngineError::from)?;
+        if exists || !(format_of_name(name).is_some() || name.contains('/')) {
+            return Ok(None);
+        }
+        if !self.options.local {
+            return Err(QueryError::Refused {
+                what: format!("reading '{name}'"),
+                instead: "only tables can be read here",
+            });
+        }
+        Ok(Some(open_table(&self.context, &self.storage, name).await?))
+    }
+
+    async fn results_at(&self, call: &TableCall) -> Result<Arc<dyn TableProvider>, QueryError> {
+        let ([version], true) = (call.positional.as_slice(), call.named.is_empty()) else {
+            return Err(call.refuse("it takes a version, as in results_at(7)"));
+        };
+        match &self.results {
+            Some(results) => results.at(&self.context, version).await,
+            None => Err(call.refuse("there are no results: give --results")),
+        }
+    }
+
+    /// `score(input [, option => value …])`.
+    async fn score(&self, call: &TableCall) -> Result<ScoreTable, QueryError> {
+        if !self.options.local {
+            return Err(QueryError::Refused { what: format!("{SCORE}()"), instead: "only tables can be read here" });
+        }
+        let request = score_request(call, &self.options.chain)?;
+        Ok(ScoreTable::open(&self.context, &self.storage, &self.options.instrument, request).await?)
+    }
+
+    /// The names of tables and views, and what each is, by name.
+    pub fn tables(&self) -> Vec<(String, TableKind)> {
+        let Some(schema) = self.context.catalog("datafusion").and_then(|catalog| catalog.schema("public")) else {
+            return Vec::new();
+        };
+        let views: Vec<View> = View::all();
+        let mut names = schema.table_names();
+        names.sort();
+        let kind = |name: &str| match views.iter().any(|view| view.name == name) {
+            true => TableKind::View,
+            false => TableKind::Table,
+        };
+        names.into_iter().map(|name| (name.clone(), kind(&name))).collect()
+    }
+
+    /// A table or view.
+    pub async fn table(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
+        self.context.table_provider(datafusion::common::TableReference::parse_str(name)).await.ok()
+    }
+
+    /// DataFusion's session, for what this one does not say.
+    pub fn context(&self) -> &SessionContext {
+        &self.context
+    }
+
+    /// Views that results lack columns for, with what they lack.
+    pub fn lacking_views(&self) -> &[(String, String)] {
+        &self.lacking
+    }
+
+    fn known_names(&self) -> KnownNames {
+        let state = self.context.state();
+        let functions = state.scalar_functions().keys().chain(state.aggregate_functions().keys());
+        let functions = functions.chain(state.window_functions().keys()).chain(state.table_functions().keys()).cloned();
+        let mut missing = self.lacking.clone();
+        if self.results.is_none() {
+            let needs = "give --results, a file, folder or Delta table that `normstream score` has written";
+            let names = View::all().into_iter().map(|view| view.name.to_owned()).chain([RESULTS.to_owned()]);
+            missing.extend(names.map(|name| (name, needs.to_owned())));
+        }
+        KnownNames {
+            tables: self.tables().into_iter().map(|(name, _)| name).collect(),
+            functions: functions.chain([SCORE, RESULTS_AT].map(str::to_owned)).collect(),
+            missing,
+        }
+    }
+}
