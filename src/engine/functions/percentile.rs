@@ -1,6 +1,7 @@
 //! `percentile(scale, raw, group [, version])`: a lookup in the session's norms.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
@@ -113,12 +114,11 @@ impl AsyncScalarUDFImpl for Percentile {
                 percentiles.append_value(self.norms.published().nearest_lower(scale, raw));
                 continue;
             }
-            let key = (group, version);
-            if !loaded.contains_key(&key) {
-                loaded.insert(key, self.load(group, version).await?);
-            }
-            let norms = loaded.get(&key).and_then(Option::as_ref);
-            percentiles.append_option(norms.and_then(|norms| norms.scales[scale].exact(raw)));
+            let norms = match loaded.entry((group, version)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.load(group, version).await?),
+            };
+            percentiles.append_option(norms.as_ref().and_then(|norms| norms.scales[scale].exact(raw)));
         }
         Ok(ColumnarValue::Array(Arc::new(percentiles.finish())))
     }
