@@ -21,7 +21,7 @@ use crate::model::norm::ChainScope;
 use crate::norms::NormStoreOptions;
 use crate::operators::row_group::RowGroupOptions;
 use crate::run::OnError;
-use crate::storage::{PoolMode, PoolOptions, StorageError, StorageOptions};
+use crate::storage::{PoolMode, PoolOptions, RetryOptions, StorageError, StorageOptions, UploadOptions};
 
 /// The name of the configuration file, looked for in the working directory.
 pub const CONFIG_FILE: &str = "normstream.toml";
@@ -40,7 +40,7 @@ pub enum Profile {
     Balanced,
     /// Many requests in flight, large batches and caches.
     HighTraffic,
-    /// One part at a time, small batches and caches.
+    /// One part at a time, small batches and caches; of a large object one part on its way.
     MemoryConstrained,
 }
 
@@ -145,6 +145,14 @@ pub struct Settings {
     pub pool_pre_ping: bool,
     /// Whether capacity follows latency and throttling.
     pub pool_mode: PoolSizing,
+    /// Repetitions of a request that failed, at most: 0 to 100.
+    pub retry_max_retries: usize,
+    /// Seconds after which no request is repeated any more: 1 to 3,600.
+    pub retry_timeout: u64,
+    /// Bytes of a part of a large object that is written: 5 MiB to 1 GiB.
+    pub upload_part_size: ByteSize,
+    /// Parts of one object on their way at once: 1 to 64.
+    pub upload_parts_in_flight: usize,
     /// Whether redirects may lead to loopback, link-local or private addresses.
     pub allow_private_redirects: bool,
     /// Settings of single stores, by scheme and authority: `[storage."s3://bucket"]`. Values are secret.
@@ -155,7 +163,7 @@ pub struct Settings {
 impl Settings {
     /// The defaults under a profile.
     pub fn defaults(profile: Option<Profile>) -> Settings {
-        let pool = PoolOptions::default();
+        let StorageOptions { pool, retry, upload, .. } = StorageOptions::default();
         let norms = NormStoreOptions::default();
         let engine = EngineOptions::default();
         let row_groups = RowGroupOptions::default();
@@ -183,6 +191,10 @@ impl Settings {
             pool_recycle: pool.recycle.as_secs(),
             pool_pre_ping: pool.pre_ping,
             pool_mode: PoolSizing::Fixed,
+            retry_max_retries: retry.max_retries,
+            retry_timeout: retry.timeout.as_secs(),
+            upload_part_size: ByteSize(upload.part_size as u64),
+            upload_parts_in_flight: upload.parts_in_flight,
             allow_private_redirects: false,
             storage: BTreeMap::new(),
         };
@@ -208,6 +220,8 @@ impl Settings {
                 cache_entries: 500,
                 pool_size: 2,
                 pool_max_overflow: 2,
+                upload_part_size: ByteSize::mib(5),
+                upload_parts_in_flight: 1,
                 ..plain
             },
         }
@@ -288,9 +302,17 @@ impl Settings {
                     PoolSizing::Adaptive => PoolMode::Adaptive,
                 },
             },
+            retry: RetryOptions {
+                max_retries: self.retry_max_retries,
+                timeout: Duration::from_secs(self.retry_timeout),
+                ..RetryOptions::default()
+            },
+            upload: UploadOptions {
+                part_size: self.upload_part_size.as_u64() as usize,
+                parts_in_flight: self.upload_parts_in_flight,
+            },
             stores: self.storage.clone(),
             allow_private_redirects: self.allow_private_redirects,
-            ..StorageOptions::default()
         }
     }
 }

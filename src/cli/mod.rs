@@ -10,6 +10,7 @@ mod norms;
 mod score;
 mod signals;
 mod sql;
+mod storage;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -33,6 +34,8 @@ pub struct Args {
     // Last but for --help in every command, wherever clap would count it.
     #[arg(long, global = true, display_order = 998, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    pool: storage::PoolArgs,
 }
 
 const AFTER_HELP: &str = "\
@@ -63,6 +66,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Generate sessions and norms, score them, and show the result.
     Demo(demo::DemoArgs),
+    /// Look at object stores: whether they answer, how their connections are used.
+    Storage(storage::StorageArgs),
     /// Show settings and where they come from.
     Config(config::ConfigArgs),
 }
@@ -98,7 +103,7 @@ fn chain_of(error: &dyn std::error::Error) -> String {
 
 fn run(args: Args) -> Result<(), Error> {
     let file = args.config.as_deref();
-    let load = |flags: Flags| Config::load(file, flags).map_err(Error::from);
+    let load = |flags: Flags| Config::load(file, args.pool.flags(flags)).map_err(Error::from);
     match args.command {
         Command::Score(args) => {
             let config = load(args.flags())?;
@@ -128,6 +133,7 @@ fn run(args: Args) -> Result<(), Error> {
             block_on(config.settings.threads, generate::generate(args, config))
         }
         Command::Demo(args) => demo::demo(args, &load(Flags::default())?, file),
+        Command::Storage(args) => block_on(1, storage::storage(args, load(Flags::default())?)),
         Command::Config(args) => config::config(args, &load(Flags::default())?),
     }
 }

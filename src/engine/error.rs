@@ -170,6 +170,9 @@ fn near(hint: Option<&str>) -> String {
 
 /// The innermost cause that says something to the user; wrappers of DataFusion and Arrow only repeat it.
 fn plan_failure(error: &DataFusionError) -> String {
+    if let Some(error) = StorageError::find(error) {
+        return error.to_string();
+    }
     let root = error.find_root();
     match root {
         DataFusionError::External(inner) => inner.to_string(),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::model::FaultCode;
 use crate::norms::NormStats;
 use crate::run::peak_memory_bytes;
+use crate::storage::PoolStatus;
 
 /// Counters of a run, shared by its workers and whoever shows its progress.
 #[derive(Debug)]
@@ -93,7 +94,13 @@ impl Progress {
     }
 
     /// The counters at the end of a run.
-    pub(super) fn report(&self, bytes_written: u64, rows_written: u64, norms: NormStats) -> RunReport {
+    pub(super) fn report(
+        &self,
+        bytes_written: u64,
+        rows_written: u64,
+        norms: NormStats,
+        storage: Vec<PoolStatus>,
+    ) -> RunReport {
         let failed_by_code = self.failed_by_code();
         let failed = failed_by_code.values().sum();
         RunReport {
@@ -108,6 +115,7 @@ impl Progress {
             bytes_written,
             peak_memory_bytes: peak_memory_bytes(),
             norm_cache: norms,
+            storage,
         }
     }
 }
@@ -139,4 +147,6 @@ pub struct RunReport {
     pub peak_memory_bytes: Option<u64>,
     /// What the norm store did.
     pub norm_cache: NormStats,
+    /// The pools of the object stores that were used; none for local files.
+    pub storage: Vec<PoolStatus>,
 }

@@ -115,7 +115,7 @@ impl ScoreJob {
         let (bytes, rows) = output.commit().await?;
         let norms = NormContext::of(&self.context.task_ctx())?.stats();
         let profile = std::mem::take(&mut *profile.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok((progress.report(bytes, rows, norms), profile))
+        Ok((progress.report(bytes, rows, norms, storage.status()), profile))
     }
 }
 

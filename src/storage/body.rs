@@ -138,7 +138,9 @@ impl Body {
     async fn resume(&mut self, error: object_store::Error) -> object_store::Result<()> {
         let permit = self.source.close();
         let since = *self.interrupted.get_or_insert_with(Instant::now);
-        let (Some(_), Some(wait)) = (&self.e_tag, self.backoff.next(since.elapsed(), None)) else { return Err(error) };
+        let (Some(_), Some(wait)) = (&self.e_tag, self.backoff.next(since.elapsed(), None)) else {
+            return Err(StorageError::named(&self.target(), "read it", error));
+        };
         let retry = self.backoff.retries();
         tracing::debug!(store = self.pool.name(), object = %self.location, %error, retry, ?wait, "a body was cut short");
         self.pool.meter.retry();
@@ -166,7 +168,7 @@ impl Body {
                 let found = self.store.head(&self.location).await.ok().and_then(|meta| meta.e_tag);
                 return Err(self.changed(found));
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(StorageError::named(&self.target(), "read it", error)),
         };
         if result.meta.e_tag != self.e_tag {
             return Err(self.changed(result.meta.e_tag));
@@ -178,18 +180,16 @@ impl Body {
         Ok(())
     }
 
+    fn target(&self) -> String {
+        format!("{}/{}", self.pool.name(), self.location)
+    }
+
     fn changed(&self, found: Option<String>) -> object_store::Error {
-        StorageError::Changed {
-            target: format!("{}/{}", self.pool.name(), self.location),
-            expected: self.e_tag.clone(),
-            found,
-        }
-        .into()
+        StorageError::Changed { target: self.target(), expected: self.e_tag.clone(), found }.into()
     }
 
     fn broken(&self, what: &'static str) -> object_store::Error {
-        let target = format!("{}/{}", self.pool.name(), self.location);
-        StorageError::BrokenBody { target, what, missing: self.missing.clone() }.into()
+        StorageError::BrokenBody { target: self.target(), what, missing: self.missing.clone() }.into()
     }
 }
 

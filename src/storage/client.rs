@@ -5,32 +5,26 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use http::header::AUTHORIZATION;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::http::HttpBuilder;
 use object_store::{ClientConfigKey, ClientOptions, HeaderMap, HeaderValue, ObjectStore, RetryConfig};
-use reqwest::header::AUTHORIZATION;
 use url::Url;
 
 use crate::storage::http::{Connector, Wire};
-use crate::storage::{Result, Scheme, StorageError, http_client};
+use crate::storage::{Result, Scheme, StorageError, client_settings};
 
 /// The keys of one store's section, as they stand in the config.
 pub(crate) type Section = BTreeMap<String, String>;
 
 /// Keys every remote store takes: those of the HTTP client.
-const CLIENT_KEYS: [&str; 16] = [
+const CLIENT_KEYS: [&str; 10] = [
     "allow_http",
     "allow_invalid_certificates",
     "connect_timeout",
     "default_content_type",
-    "http1_only",
-    "http2_keep_alive_interval",
-    "http2_keep_alive_timeout",
-    "http2_keep_alive_while_idle",
-    "http2_max_frame_size",
-    "http2_only",
     "proxy_ca_certificate",
     "proxy_excludes",
     "proxy_url",
@@ -95,6 +89,10 @@ const AZURE_KEYS: [&str; 20] = [
     "use_emulator",
 ];
 
+/// Parts of keys that `object_store` knows and that mean nothing here: how many connections are kept is the pool's matter,
+/// and a connection carries one request at a time.
+const NOT_OURS: [&str; 4] = ["pool_max_idle_per_host", "pool_idle_timeout", "http1_", "http2_"];
+
 /// The whole header `Authorization` of requests to a web server.
 const AUTHORIZATION_KEY: &str = "authorization";
 
@@ -111,8 +109,7 @@ pub(crate) fn check_keys(store: &str, scheme: Scheme, section: &Section) -> Resu
             Scheme::Http => (ClientConfigKey::from_str(&name).is_ok() || name == AUTHORIZATION_KEY, &HTTP_KEYS),
             Scheme::Local | Scheme::Memory => (false, &[]),
         };
-        // How many connections are kept is the pool's matter.
-        if !known || name.contains("pool_max_idle_per_host") {
+        if !known || NOT_OURS.iter().any(|part| name.contains(part)) {
             let shared: &[&str] = if scheme.is_remote() { &CLIENT_KEYS } else { &[] };
             let nearest = names
                 .iter()
@@ -200,13 +197,6 @@ pub(crate) fn build(
     }
 }
 
-/// The hosts that the environment makes proxies.
-pub(crate) fn proxies(environment: &[(String, String)]) -> Vec<String> {
-    let names = ["http_proxy", "https_proxy", "all_proxy"];
-    let proxy = |(name, _): &&(String, String)| names.contains(&name.to_ascii_lowercase().as_str());
-    environment.iter().filter(proxy).filter_map(|(_, url)| http_client::host(url)).collect()
-}
-
 /// Scheme and authority without a final slash: how a store is named in messages and in the config.
 pub(crate) fn name_of(store_url: &Url) -> String {
     store_url[..url::Position::BeforePath].to_owned()
@@ -239,7 +229,7 @@ fn settings<'a, Key: FromStr + 'a>(
 
 fn refuse_plain_http(store: &str, endpoint: Option<String>, allow_http: Option<&str>) -> Result<()> {
     let plain = endpoint.is_some_and(|endpoint| endpoint.to_ascii_lowercase().starts_with("http://"));
-    let allowed = allow_http.and_then(http_client::flag).unwrap_or(false);
+    let allowed = allow_http.and_then(client_settings::flag).unwrap_or(false);
     if plain && !allowed {
         return Err(StorageError::PlainHttp { store: store.to_owned() });
     }
@@ -250,6 +240,7 @@ fn refuse_plain_http(store: &str, endpoint: Option<String>, allow_http: Option<&
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::storage::dial::ProxyVariables;
     use crate::storage::pool::Pool;
     use crate::storage::{PoolOptions, RetryOptions};
 
@@ -311,7 +302,7 @@ mod tests {
         let url = Url::parse("s3://bucket/").unwrap();
         let plain = [("endpoint", "http://127.0.0.1:9000"), ("access_key_id", "a"), ("secret_access_key", "b")];
         let pool = Pool::new("s3://bucket", PoolOptions::default());
-        let wire = Wire::new(pool, RetryOptions::default(), false, Vec::new());
+        let wire = Wire::new(pool, RetryOptions::default(), false, ProxyVariables::default());
         let error = build(Scheme::S3, &url, &section(&plain), &[], &wire).unwrap_err();
         assert!(matches!(error, StorageError::PlainHttp { ref store } if store == "s3://bucket"), "{error}");
         let allowed = [plain.as_slice(), &[("allow_http", "true")]].concat();

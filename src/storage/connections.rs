@@ -1,245 +1,392 @@
-//! Keeps a client from opening more connections than it has requests in flight.
+//! The connections of one client: HTTP/1.1, one request at a time each, never more to a server than its pool has permits.
 //!
-//! A permit may go to the next request a moment before the connection of the last one is back in hyper's pool. hyper then
-//! begins a new connection at once, whichever comes first serves the request, and the other one stays: 15 requests in flight
-//! hold 20 connections. The [`Gate`] in front of the connector waits for a connection that is about to come back, and drops
-//! an attempt nobody needs any more.
+//! A request takes the connection that was free last, or opens one. A connection becomes free when its answer is read to the
+//! end; one that is too old, or whose answer was not read, is closed. A connection counts from before it is opened until
+//! the server has seen it closed.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use tokio::time::{Instant, sleep};
-use tower_layer::Layer;
-use tower_service::Service;
+use bytes::Bytes;
+use http::header::{HOST, PROXY_AUTHORIZATION, USER_AGENT};
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderValue, Response, Uri};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use object_store::client::{HttpError, HttpErrorKind, HttpRequest, HttpRequestBody};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
 
-/// How long a connection may take from the end of an answer until it can serve the next request.
-const GRACE: Duration = Duration::from_millis(50);
-/// Between looks at whether one is still expected. The request itself does not wait for this: hyper hands it the connection.
-const LOOK: Duration = Duration::from_millis(1);
+use crate::storage::client_settings::Settings;
+use crate::storage::dial::{Dialer, Route, Stream};
+use crate::storage::pool::Pool;
 
-tokio::task_local! {
-    /// Set while a request is polled. hyper finishes attempts that lost the race to a free connection in tasks of its own,
-    /// in which this is not set.
-    static REQUEST: ();
+/// How long a connection may take to be ready after its last answer, or else is not used again.
+const READY: Duration = Duration::from_secs(1);
+/// How long free connections beyond the pool's size are kept: until the burst is over.
+const BURST: Duration = Duration::from_secs(1);
+/// How long a free connection is trusted not to have been dropped by something in between.
+const IDLE: Duration = Duration::from_secs(90);
+/// How long a server may take to see a connection closed, and how much it may still send.
+const FAREWELL: (Duration, usize) = (Duration::from_millis(200), 64 << 10);
+
+/// The connections of one client to all servers it talks to: as a rule one.
+pub(crate) struct Connections {
+    dialer: Dialer,
+    settings: Settings,
+    pool: Arc<Pool>,
+    servers: Mutex<HashMap<String, Arc<Server>>>,
 }
 
-/// What is known of one client's connections. Those that were closed while idle are still counted here; that costs a
-/// request a wait of [`GRACE`] if it comes right after another, and nothing otherwise.
-#[derive(Debug, Default)]
-pub(crate) struct Ledger(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    in_flight: usize,
-    open: usize,
-    answered: Option<Instant>,
+/// The connections to one server.
+struct Server {
+    pool: Arc<Pool>,
+    permits: Arc<Semaphore>,
+    free: Mutex<Free>,
 }
 
-/// A request in flight, until its answer is read.
-#[derive(Debug)]
-pub(crate) struct Exchange {
-    ledger: Arc<Ledger>,
-    reusable: bool,
+#[derive(Default)]
+struct Free {
+    /// The one that was used last stands last.
+    connections: Vec<Connection>,
+    /// Whether a task watches for those beyond the pool's size.
+    watched: bool,
 }
 
-impl Ledger {
-    /// Counts a request.
-    pub(crate) fn begin(self: &Arc<Self>) -> Exchange {
-        self.lock().in_flight += 1;
-        Exchange { ledger: Arc::clone(self), reusable: false }
-    }
-
-    /// Polls a request so that the [`Gate`] knows for whom it connects.
-    pub(crate) async fn sending<T>(request: impl Future<Output = T>) -> T {
-        REQUEST.scope((), request).await
-    }
-
-    /// Whether there is a connection for every request, and one has just become free.
-    fn is_one_coming_back(&self) -> bool {
-        let state = self.lock();
-        state.open >= state.in_flight && state.answered.is_some_and(|at| at.elapsed() < GRACE)
-    }
-
-    /// A connection is begun for a request that has none: the others are at most as many as the other requests.
-    fn begin_connection(self: &Arc<Self>) -> Connecting {
-        let mut state = self.lock();
-        state.open = state.open.min(state.in_flight.saturating_sub(1)) + 1;
-        Connecting { ledger: Arc::clone(self), done: false }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// A connection without a request.
+struct Connection {
+    sender: SendRequest<HttpRequestBody>,
+    opened: Instant,
+    epoch: u64,
+    used: Option<Instant>,
 }
 
-impl Exchange {
-    /// The answer has been read to its end, and the connection can serve another request.
-    pub(crate) fn is_over(&mut self) {
-        self.reusable = true;
-    }
+/// A connection while it is used.
+struct Busy {
+    connection: Connection,
+    server: Arc<Server>,
 }
 
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        let mut state = self.ledger.lock();
-        state.in_flight -= 1;
-        if self.reusable {
-            state.answered = Some(Instant::now());
-        } else {
-            state.open = state.open.saturating_sub(1);
-        }
-    }
-}
-
-struct Connecting {
-    ledger: Arc<Ledger>,
-    done: bool,
-}
-
-impl Drop for Connecting {
-    fn drop(&mut self) {
-        if !self.done {
-            let mut state = self.ledger.lock();
-            state.open = state.open.saturating_sub(1);
-        }
-    }
-}
-
-/// Puts a [`Gate`] before a connector.
-#[derive(Debug, Clone)]
-pub(crate) struct GateLayer(pub(crate) Arc<Ledger>);
-
-impl<S> Layer<S> for GateLayer {
-    type Service = Gate<S>;
-
-    fn layer(&self, connector: S) -> Gate<S> {
-        Gate { connector, ledger: Arc::clone(&self.0) }
-    }
-}
-
-/// A connector that waits while a connection is about to come back.
-#[derive(Debug, Clone)]
-pub(crate) struct Gate<S> {
-    connector: S,
-    ledger: Arc<Ledger>,
-}
-
-/// An attempt to connect that nobody waits for any more.
-#[derive(Debug, thiserror::Error)]
-#[error("another connection became free")]
-struct NotNeeded;
-
-impl<S, Destination> Service<Destination> for Gate<S>
-where
-    S: Service<Destination, Error = Box<dyn std::error::Error + Send + Sync>> + Clone + Send + 'static,
-    S::Response: Send,
-    S::Future: Send,
-    Destination: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.connector.poll_ready(context)
+impl Connections {
+    pub(crate) fn new(dialer: Dialer, settings: Settings, pool: Arc<Pool>) -> Self {
+        Self { dialer, settings, pool, servers: Mutex::default() }
     }
 
-    fn call(&mut self, destination: Destination) -> Self::Future {
-        // The clone may not be ready; the original is.
-        let clone = self.connector.clone();
-        let mut connector = std::mem::replace(&mut self.connector, clone);
-        let ledger = Arc::clone(&self.ledger);
-        async move {
-            let patient_until = Instant::now() + GRACE;
-            while ledger.is_one_coming_back() && Instant::now() < patient_until {
-                sleep(LOOK).await;
-                if REQUEST.try_with(|()| ()).is_err() {
-                    return Err(NotNeeded.into());
-                }
+    /// Sends `request`, whose URI is whole, and gives the head of the answer. Connections of before `epoch` are not used.
+    pub(crate) async fn send(&self, request: HttpRequest, epoch: u64) -> Result<Response<Answer>, HttpError> {
+        let uri = request.uri().clone();
+        let server = self.server(&uri);
+        let mut request = self.prepared(request)?;
+        loop {
+            let mut busy = match server.free(epoch).await {
+                Some(connection) => Busy { connection, server: Arc::clone(&server) },
+                None => self.open(&uri, &server, epoch).await?,
+            };
+            let was_used = busy.connection.used.is_some();
+            match busy.connection.sender.try_send_request(request).await {
+                Ok(response) => return Ok(response.map(|body| Answer::new(body, busy))),
+                Err(mut failed) => match failed.take_message() {
+                    // The server closed it before a byte was sent.
+                    Some(unsent) if was_used => request = unsent,
+                    Some(_) => return Err(HttpError::new(HttpErrorKind::Connect, failed.into_error())),
+                    None => return Err(broken(failed.into_error())),
+                },
             }
-            let mut connecting = ledger.begin_connection();
-            let connection = connector.call(destination).await?;
-            connecting.done = true;
-            Ok(connection)
         }
-        .boxed()
     }
+
+    fn server(&self, uri: &Uri) -> Arc<Server> {
+        let scheme = uri.scheme_str().unwrap_or_default();
+        let name = format!("{scheme}://{}", uri.authority().map_or("", |authority| authority.as_str()));
+        let server = || {
+            let permits = Arc::new(Semaphore::new(self.pool.options().capacity()));
+            Arc::new(Server { pool: Arc::clone(&self.pool), permits, free: Mutex::default() })
+        };
+        Arc::clone(lock(&self.servers).entry(name).or_insert_with(server))
+    }
+
+    async fn open(&self, uri: &Uri, server: &Arc<Server>, epoch: u64) -> Result<Busy, HttpError> {
+        let no_connection = |error| HttpError::new(HttpErrorKind::Connect, error);
+        let closed = |error| HttpError::new(HttpErrorKind::Connect, error);
+        let permit = Arc::clone(&server.permits).acquire_owned().await.map_err(closed)?;
+        let stream = self.dialer.dial(uri).await.map_err(|error| HttpError::new(HttpErrorKind::Connect, error))?;
+        let opened = Opened::new(stream, permit, Arc::clone(&self.pool));
+        let (mut sender, connection) = http1::handshake(TokioIo::new(opened)).await.map_err(no_connection)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::trace!(%error, "a connection ended");
+            }
+        });
+        sender.ready().await.map_err(no_connection)?;
+        let connection = Connection { sender, opened: Instant::now(), epoch, used: None };
+        Ok(Busy { connection, server: Arc::clone(server) })
+    }
+
+    /// `request` as it is sent: with the headers of the settings, and the URI that its way asks for.
+    fn prepared(&self, mut request: HttpRequest) -> Result<HttpRequest, HttpError> {
+        let unusable = |error| HttpError::new(HttpErrorKind::Unknown, error);
+        let uri = request.uri().clone();
+        for (name, value) in &self.settings.headers {
+            request.headers_mut().entry(name).or_insert_with(|| value.clone());
+        }
+        let user_agent = HeaderValue::try_from(self.settings.user_agent()).map_err(unusable)?;
+        request.headers_mut().entry(USER_AGENT).or_insert(user_agent);
+        if !request.headers().contains_key(HOST) {
+            request.headers_mut().insert(HOST, host_of(&uri).map_err(unusable)?);
+        }
+        match self.dialer.route(&uri) {
+            Route::Straight => {
+                *request.uri_mut() = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")).into();
+            }
+            Route::Forwarded { authorization } => {
+                request.headers_mut().extend(authorization.map(|value| (PROXY_AUTHORIZATION, value)));
+            }
+        }
+        Ok(request)
+    }
+}
+
+/// The value of `Host`: the port only where it is not the scheme's own.
+fn host_of(uri: &Uri) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
+    let host = uri.host().unwrap_or_default();
+    let usual = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    match uri.port_u16() {
+        Some(port) if port != usual => HeaderValue::try_from(format!("{host}:{port}")),
+        _ => HeaderValue::from_str(host),
+    }
+}
+
+impl Server {
+    /// A free connection that can be used.
+    async fn free(&self, epoch: u64) -> Option<Connection> {
+        loop {
+            let mut connection = lock(&self.free).connections.pop()?;
+            if !self.is_young(&connection) || connection.epoch < epoch {
+                self.pool.meter.recycle();
+                continue;
+            }
+            let trusted = connection.used.is_none_or(|used| used.elapsed() < IDLE);
+            if trusted && matches!(timeout(READY, connection.sender.ready()).await, Ok(Ok(()))) {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn is_young(&self, connection: &Connection) -> bool {
+        connection.opened.elapsed() < self.pool.options().recycle
+    }
+
+    fn give_back(self: &Arc<Self>, mut connection: Connection) {
+        if connection.sender.is_closed() {
+            return;
+        }
+        if !self.is_young(&connection) {
+            self.pool.meter.recycle();
+            return;
+        }
+        connection.used = Some(Instant::now());
+        let mut free = lock(&self.free);
+        free.connections.push(connection);
+        if free.connections.len() > self.pool.options().size
+            && !free.watched
+            && let Ok(runtime) = Handle::try_current()
+        {
+            free.watched = true;
+            runtime.spawn(Self::end_of_burst(Arc::downgrade(self)));
+        }
+    }
+
+    /// Closes connections beyond the pool's size that nobody used for a while, until there are none.
+    async fn end_of_burst(server: Weak<Self>) {
+        loop {
+            sleep(BURST).await;
+            let Some(server) = server.upgrade() else { return };
+            let mut free = lock(&server.free);
+            let kept = server.pool.options().size;
+            let unused = |connection: &Connection| connection.used.is_some_and(|used| used.elapsed() >= BURST);
+            while free.connections.len() > kept && free.connections.first().is_some_and(unused) {
+                free.connections.remove(0);
+            }
+            if free.connections.len() <= kept {
+                free.watched = false;
+                return;
+            }
+        }
+    }
+}
+
+/// The body of an answer. Read to its end it frees its connection; dropped before it closes it.
+pub(crate) struct Answer {
+    body: Incoming,
+    busy: Option<Busy>,
+}
+
+impl Answer {
+    fn new(body: Incoming, busy: Busy) -> Self {
+        let mut answer = Self { body, busy: Some(busy) };
+        answer.look_for_the_end();
+        answer
+    }
+
+    fn look_for_the_end(&mut self) {
+        if self.body.is_end_stream() {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(Busy { connection, server }) = self.busy.take() {
+            server.give_back(connection);
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        match &polled {
+            Poll::Ready(None) => self.end(),
+            Poll::Ready(Some(Ok(_))) => self.look_for_the_end(),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+        }
+        polled.map(|frame| frame.map(|frame| frame.map_err(broken)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What an error of a connection in use means for its request.
+fn broken(error: hyper::Error) -> HttpError {
+    let io = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let kind = match io.map(std::io::Error::kind) {
+        Some(std::io::ErrorKind::TimedOut) => HttpErrorKind::Timeout,
+        Some(_) => HttpErrorKind::Interrupted,
+        None if error.is_timeout() => HttpErrorKind::Timeout,
+        None if error.is_canceled() || error.is_closed() || error.is_incomplete_message() => HttpErrorKind::Interrupted,
+        None if error.is_body_write_aborted() => HttpErrorKind::Request,
+        None => HttpErrorKind::Decode,
+    };
+    HttpError::new(kind, error)
+}
+
+/// An open connection and its permit, which comes back when the server has seen the end of it.
+struct Opened {
+    stream: Option<Box<dyn Stream>>,
+    seat: Option<Seat>,
+}
+
+/// A connection that counts.
+struct Seat {
+    pool: Arc<Pool>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.pool.meter.closed();
+    }
+}
+
+impl Opened {
+    fn new(stream: Box<dyn Stream>, permit: OwnedSemaphorePermit, pool: Arc<Pool>) -> Self {
+        pool.meter.opened();
+        Self { stream: Some(stream), seat: Some(Seat { pool, _permit: permit }) }
+    }
+
+    fn stream(&mut self) -> std::io::Result<Pin<&mut Box<dyn Stream>>> {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| std::io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let (Some(stream), Some(seat), Ok(runtime)) = (self.stream.take(), self.seat.take(), Handle::try_current())
+        else {
+            return;
+        };
+        runtime.spawn(async move {
+            say_farewell(stream).await;
+            drop(seat);
+        });
+    }
+}
+
+/// Closes our side, and waits until the server has closed its own, or for as long as that is worth it.
+async fn say_farewell(mut stream: Box<dyn Stream>) {
+    let (patience, mut most) = FAREWELL;
+    let farewell = async {
+        stream.shutdown().await?;
+        let mut ignored = [0; 4096];
+        loop {
+            match stream.read(&mut ignored).await? {
+                0 => return Ok::<_, std::io::Error>(()),
+                bytes if bytes > most => return Ok(()),
+                bytes => most -= bytes,
+            }
+        }
+    };
+    // Whatever comes of it, the connection is dropped.
+    let _ = timeout(patience, farewell).await;
+}
+
+impl AsyncRead for Opened {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        self.stream()?.poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Opened {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.stream()?.poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.stream()?.poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.stream()?.poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| stream.is_write_vectored())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        self.stream()?.poll_write_vectored(context, bytes)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-
-    use super::*;
-
-    #[derive(Clone, Default)]
-    struct Connector(Arc<AtomicUsize>);
-
-    impl Service<()> for Connector {
-        type Response = ();
-        type Error = Box<dyn std::error::Error + Send + Sync>;
-        type Future = std::future::Ready<Result<(), Self::Error>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, (): ()) -> Self::Future {
-            self.0.fetch_add(1, SeqCst);
-            std::future::ready(Ok(()))
-        }
-    }
-
-    fn gate() -> (Arc<Ledger>, Connector, Gate<Connector>) {
-        let (ledger, connector) = (Arc::<Ledger>::default(), Connector::default());
-        let gate = GateLayer(Arc::clone(&ledger)).layer(connector.clone());
-        (ledger, connector, gate)
-    }
-
-    #[tokio::test]
-    async fn requests_that_have_no_connection_get_one_at_once() {
-        let (ledger, connector, mut gate) = gate();
-        let _requests = [ledger.begin(), ledger.begin()];
-        let started = Instant::now();
-        Ledger::sending(gate.call(())).await.unwrap();
-        Ledger::sending(gate.call(())).await.unwrap();
-        assert!(started.elapsed() < GRACE);
-        assert_eq!((connector.0.load(SeqCst), ledger.lock().open), (2, 2));
-    }
-
-    #[tokio::test]
-    async fn no_connection_is_begun_while_one_is_coming_back_unless_it_does_not() {
-        let (ledger, connector, mut gate) = gate();
-        let mut first = ledger.begin();
-        Ledger::sending(gate.call(())).await.unwrap();
-        first.is_over();
-        drop(first);
-        let _second = ledger.begin();
-        // hyper found the connection, and finishes the attempt elsewhere.
-        let lost = gate.call(()).await.unwrap_err();
-        assert!(lost.is::<NotNeeded>());
-        assert_eq!(connector.0.load(SeqCst), 1);
-        // It does not come back.
-        let started = Instant::now();
-        Ledger::sending(gate.call(())).await.unwrap();
-        assert!(started.elapsed() < GRACE + Duration::from_millis(30));
-        assert_eq!((connector.0.load(SeqCst), ledger.lock().open), (2, 1));
-    }
-
-    #[tokio::test]
-    async fn a_connection_whose_answer_was_not_read_to_its_end_is_not_expected_back() {
-        let (ledger, connector, mut gate) = gate();
-        let first = ledger.begin();
-        Ledger::sending(gate.call(())).await.unwrap();
-        drop(first);
-        let _second = ledger.begin();
-        let started = Instant::now();
-        Ledger::sending(gate.call(())).await.unwrap();
-        assert!(started.elapsed() < GRACE);
-        assert_eq!((connector.0.load(SeqCst), ledger.lock().open), (2, 1));
-    }
-}
+mod tests;

@@ -99,6 +99,12 @@ pub enum StorageError {
     #[error("{target}: writing stopped: {source}")]
     Interrupted { target: String, source: tokio::task::JoinError },
 
+    /// A write whose answer got lost: it may have been done, or not. Nothing was undone.
+    #[error(
+        "{target}: it is not known whether it was written: {reason}; look at what is there before writing it again"
+    )]
+    OutcomeUnknown { target: String, reason: String },
+
     /// An upload went on after one of its writes had failed or had been cancelled.
     #[error("{target}: this upload has failed before; start it anew")]
     UploadBroken { target: String },
@@ -115,8 +121,12 @@ impl StorageError {
     /// Names `target` and `operation` in an error of `object_store`, and takes the errors of our own out of it.
     pub fn of_store(target: impl Into<String>, operation: &'static str, error: object_store::Error) -> Self {
         let target = target.into();
-        if let Some(failure) = HttpFailure::find(&error) {
-            return Self::Http { target, operation, source: Box::new(failure.clone()) };
+        match HttpFailure::find(&error) {
+            Some(HttpFailure::AnswerLost { reason }) => {
+                return Self::OutcomeUnknown { target, reason: reason.clone() };
+            }
+            Some(failure) => return Self::Http { target, operation, source: Box::new(failure.clone()) },
+            None => {}
         }
         match error {
             object_store::Error::Generic { source, store } => match source.downcast::<StorageError>() {
@@ -132,6 +142,15 @@ impl StorageError {
                 Self::Denied { target, operation, source: Box::new(error) }
             }
             error => Self::Store { target, operation, source: Box::new(error) },
+        }
+    }
+
+    /// `error`, as one of ours if it is of no kind that callers of a store tell apart: so it names its target and says whether
+    /// a retry may help, wherever it ends up.
+    pub(crate) fn named(target: &str, operation: &'static str, error: object_store::Error) -> object_store::Error {
+        match error {
+            object_store::Error::Generic { .. } => Self::of_store(target, operation, error).into(),
+            error => error,
         }
     }
 
@@ -155,7 +174,7 @@ impl StorageError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::PoolTimeout { .. } | Self::Interrupted { .. } | Self::UploadBroken { .. } => true,
-            Self::BrokenBody { .. } => true,
+            Self::BrokenBody { .. } | Self::OutcomeUnknown { .. } => true,
             Self::Http { source, .. } => {
                 matches!(**source, HttpFailure::GivenUp { .. } | HttpFailure::Silent(_))
             }

@@ -17,7 +17,7 @@ const IDLE_FOR_LONG: Duration = Duration::from_secs(60);
 /// How long a living store may take to answer a ping.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Asked for by pings; nobody expects it to exist.
-const NAME: &str = ".normstream-ping";
+pub(crate) const NAME: &str = ".normstream-ping";
 
 /// Marks a request as a ping: it is sent once, whatever comes of it, and told when an answer arrives.
 #[derive(Debug, Clone, Default)]
@@ -39,8 +39,8 @@ impl Ping {
 
 /// When a store was last in use, and whether that is too long ago.
 ///
-/// A ping never fails the request it goes before: when it gets no answer, the client is rebuilt, and the request goes over a
-/// new connection, with its own retries.
+/// A ping never fails the request it goes before: when it gets no answer, no connection of before is used any more, and the request
+/// goes over a new one, with its own retries.
 pub(crate) struct Health {
     pool: Arc<Pool>,
     wire: Arc<Wire>,
@@ -63,7 +63,7 @@ impl Health {
         }
         let _one = self.pinging.lock().await;
         if self.is_due() && !self.ping(store).await {
-            self.wire.rebuild();
+            self.wire.distrust();
             self.ping(store).await;
         }
         self.touch();

@@ -1,30 +1,31 @@
-//! The HTTP below the stores: clients that are rebuilt with age, retries that honour `Retry-After`, redirects that stay
-//! outside private networks, and answers that may not fall silent.
+//! The HTTP below the stores: retries that honour `Retry-After`, redirects that stay outside private networks, and answers
+//! that may not fall silent.
 
 use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::header::{ACCEPT, IF_MATCH, IF_NONE_MATCH, LOCATION, RANGE};
+use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
 };
-use object_store::{ClientConfigKey, ClientOptions};
-use reqwest::header::{ACCEPT, CONNECTION, IF_MATCH, IF_NONE_MATCH, LOCATION, RANGE};
-use reqwest::{Method, StatusCode};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use url::Url;
 
 use crate::storage::RetryOptions;
-use crate::storage::connections::{Exchange, Ledger};
+use crate::storage::client_settings::Settings;
+use crate::storage::connections::{Answer, Connections};
+use crate::storage::dial::{Dialer, ProxyVariables};
 use crate::storage::health::Ping;
-use crate::storage::http_client::{self, Settings};
 use crate::storage::pool::Pool;
 use crate::storage::redirect::{self, MOST_REDIRECTS, Resolver};
 use crate::storage::retry::{Backoff, Repeatability, is_throttling, retry_after};
@@ -41,9 +42,17 @@ pub enum HttpFailure {
     #[error("the server redirects to {to}, which is refused: {reason}")]
     RedirectRefused { to: String, reason: &'static str },
 
+    /// The server cannot show that it is the one it claims to be.
+    #[error("the server is not trusted: {reason}")]
+    Untrusted { reason: String },
+
     /// The server sends us in circles.
     #[error("the server redirects more than {MOST_REDIRECTS} times")]
     TooManyRedirects,
+
+    /// A write on a condition, which cannot be repeated, may have been done.
+    #[error("the answer got lost: {reason}")]
+    AnswerLost { reason: String },
 
     /// No answer, or no more of it, for too long.
     #[error("the server was silent for {0:?}")]
@@ -51,6 +60,11 @@ pub enum HttpFailure {
 }
 
 impl HttpFailure {
+    /// Whether the same request would fail the same way again.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::RedirectRefused { .. } | Self::TooManyRedirects | Self::Untrusted { .. })
+    }
+
     /// The failure at or below `error`.
     pub(crate) fn find<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e HttpFailure> {
         let mut cause = Some(error);
@@ -69,9 +83,8 @@ pub(crate) struct Wire {
     pool: Arc<Pool>,
     retry: RetryOptions,
     allow_private_redirects: bool,
-    /// Hosts that are proxies by the environment.
-    proxies: Vec<String>,
-    /// Goes up when clients are to be rebuilt whatever their age.
+    proxies: ProxyVariables,
+    /// Goes up when connections are not to be trusted any more, whatever their age.
     epoch: AtomicU64,
 }
 
@@ -80,14 +93,19 @@ impl Wire {
         pool: Arc<Pool>,
         retry: RetryOptions,
         allow_private_redirects: bool,
-        proxies: Vec<String>,
+        proxies: ProxyVariables,
     ) -> Arc<Self> {
         Arc::new(Self { pool, retry, allow_private_redirects, proxies, epoch: AtomicU64::new(0) })
     }
 
     /// Has new connections made for all requests from now on. Those in flight keep theirs.
-    pub(crate) fn rebuild(&self) {
+    pub(crate) fn distrust(&self) {
         self.epoch.fetch_add(1, Relaxed);
+    }
+
+    fn connections(&self, settings: Settings, resolver: Resolver) -> Connections {
+        let dialer = Dialer::new(settings.clone(), resolver, &self.proxies);
+        Connections::new(dialer, settings, Arc::clone(&self.pool))
     }
 }
 
@@ -103,31 +121,16 @@ pub(crate) struct Connector(pub(crate) Arc<Wire>);
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let service = Service::new(Arc::clone(&self.0), Settings::of(options)?)?;
-        Ok(HttpClient::new(service))
+        Ok(HttpClient::new(Service::new(Arc::clone(&self.0), Settings::of(options)?)))
     }
-}
-
-/// The HTTP clients of today, and when they were made.
-struct Clients {
-    direct: Client,
-    /// For redirects to other servers: resolves public addresses only.
-    outward: OnceLock<Client>,
-    born: Instant,
-    epoch: u64,
-}
-
-/// An HTTP client, and what is known of its connections.
-#[derive(Clone)]
-struct Client {
-    client: reqwest::Client,
-    ledger: Arc<Ledger>,
 }
 
 struct Service {
     wire: Arc<Wire>,
     settings: Settings,
-    clients: Mutex<Arc<Clients>>,
+    direct: Connections,
+    /// For redirects to other servers: resolves public addresses only, and has no credentials.
+    outward: OnceLock<Connections>,
 }
 
 impl fmt::Debug for Service {
@@ -161,6 +164,9 @@ impl HttpService for Service {
                         self.wire.pool.answered(sent.elapsed());
                     }
                     let response = match hidden_error(&request, response).await? {
+                        Ok(_) if repeatability.is_unknown_after_status(status) => {
+                            return Err(answer_lost(format!("the server answered {status}")));
+                        }
                         Ok(response) if !repeatability.after_status(status) => return Ok(response),
                         Ok(response) => response,
                         Err(conflict) => conflict,
@@ -168,10 +174,11 @@ impl HttpService for Service {
                     (format!("the server answered {status}"), retry_after(response.headers(), SystemTime::now()))
                 }
                 Err(error) => {
-                    if let Some(refused @ (HttpFailure::RedirectRefused { .. } | HttpFailure::TooManyRedirects)) =
-                        HttpFailure::find(&error)
-                    {
-                        return Err(HttpError::new(HttpErrorKind::Unknown, refused.clone()));
+                    if let Some(final_word) = HttpFailure::find(&error).filter(|failure| failure.is_final()) {
+                        return Err(HttpError::new(HttpErrorKind::Unknown, final_word.clone()));
+                    }
+                    if repeatability.is_unknown_after_error(error.kind()) {
+                        return Err(answer_lost(chain(&error)));
                     }
                     if !repeatability.after_error(error.kind()) {
                         return Err(error);
@@ -192,32 +199,35 @@ impl HttpService for Service {
 }
 
 impl Service {
-    fn new(wire: Arc<Wire>, settings: Settings) -> object_store::Result<Self> {
-        let clients = Clients::new(&wire, &settings)
-            .map_err(|source| object_store::Error::Generic { store: "HTTP client", source: Box::new(source) })?;
-        Ok(Self { clients: Mutex::new(Arc::new(clients)), wire, settings })
+    fn new(wire: Arc<Wire>, settings: Settings) -> Self {
+        let resolver = Resolver::any(settings.randomize_addresses);
+        let direct = wire.connections(settings.clone(), resolver);
+        Self { wire, settings, direct, outward: OnceLock::new() }
     }
 
-    /// The clients of today.
-    fn clients(&self) -> Result<Arc<Clients>, HttpError> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let too_old = clients.born.elapsed() >= self.wire.pool.options().recycle;
-        if too_old || clients.epoch != self.wire.epoch.load(Relaxed) {
-            let rebuilt = Clients::new(&self.wire, &self.settings);
-            *clients = Arc::new(rebuilt.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?);
-            self.wire.pool.meter.recycle();
-        }
-        Ok(Arc::clone(&clients))
+    /// The connections to servers we are redirected to.
+    fn outward(&self) -> &Connections {
+        self.outward.get_or_init(|| {
+            let rotate = self.settings.randomize_addresses;
+            let resolver = match self.wire.allow_private_redirects {
+                true => Resolver::any(rotate),
+                false => {
+                    let set = self.settings.proxy().and_then(|(proxy, _)| Url::parse(&proxy).ok());
+                    let set = set.and_then(|proxy| proxy.host_str().map(str::to_owned));
+                    Resolver::public(self.wire.proxies.hosts().into_iter().chain(set).collect(), rotate)
+                }
+            };
+            self.wire.connections(self.settings.without_credentials(), resolver)
+        })
     }
 
     /// Sends `request` once, and follows redirects.
     async fn send(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let clients = self.clients()?;
         let may_redirect = matches!(*request.method(), Method::GET | Method::HEAD);
-        let mut client = &clients.direct;
+        let mut connections = &self.direct;
         for _ in 0..=MOST_REDIRECTS {
             let again = may_redirect.then(|| request.clone());
-            let response = self.exchange(client, request).await?;
+            let response = self.exchange(connections, request).await?;
             let (Some(mut next), true) = (again, response.status().is_redirection()) else { return Ok(response) };
             let Some(location) = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()) else {
                 return Ok(response);
@@ -232,7 +242,7 @@ impl Service {
                 let headers =
                     kept.into_iter().filter_map(|name| Some((name.clone(), next.headers_mut().remove(name)?)));
                 *next.headers_mut() = headers.collect::<Vec<_>>().into_iter().collect();
-                client = clients.outward(&self.wire, &self.settings)?;
+                connections = self.outward();
             }
             *next.uri_mut() = to.as_str().parse().map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
             request = next;
@@ -241,48 +251,17 @@ impl Service {
     }
 
     /// Sends `request` and waits for the head of the answer, whose body may never be silent for too long.
-    async fn exchange(&self, client: &Client, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn exchange(&self, connections: &Connections, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let patience = self.settings.silence + sending_time(request.body().content_length());
         let silent = || HttpError::new(HttpErrorKind::Timeout, HttpFailure::Silent(patience));
-        let exchange = client.ledger.begin();
-        let sent = Ledger::sending(client.client.call(request));
+        let sent = connections.send(request, self.wire.epoch.load(Relaxed));
         let response = timeout(patience, sent).await.map_err(|_| silent())??;
-        let closes =
-            response.headers().get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
-        let exchange = Some(exchange).filter(|_| !closes);
-        Ok(response.map(|body| HttpResponseBody::new(Watched::new(body, self.settings.silence, exchange))))
+        Ok(response.map(|body| HttpResponseBody::new(Watched::new(body, self.settings.silence))))
     }
 }
 
-impl Clients {
-    fn new(wire: &Wire, settings: &Settings) -> reqwest::Result<Self> {
-        let resolver = Resolver::any(settings.flag(ClientConfigKey::RandomizeAddresses));
-        let direct = Client::new(wire, settings, resolver)?;
-        Ok(Self { direct, outward: OnceLock::new(), born: Instant::now(), epoch: wire.epoch.load(Relaxed) })
-    }
-
-    fn outward(&self, wire: &Wire, settings: &Settings) -> Result<&Client, HttpError> {
-        if let Some(client) = self.outward.get() {
-            return Ok(client);
-        }
-        let rotate = settings.flag(ClientConfigKey::RandomizeAddresses);
-        let resolver = match wire.allow_private_redirects {
-            true => Resolver::any(rotate),
-            false => Resolver::public(wire.proxies.iter().cloned().chain(settings.proxy_host()).collect(), rotate),
-        };
-        let anonymous = settings.without_credentials();
-        let client = Client::new(wire, &anonymous, resolver);
-        let client = client.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
-        Ok(self.outward.get_or_init(|| client))
-    }
-}
-
-impl Client {
-    fn new(wire: &Wire, settings: &Settings, resolver: Arc<Resolver>) -> reqwest::Result<Self> {
-        let idle = wire.pool.options().size;
-        let ledger = Arc::<Ledger>::default();
-        Ok(Self { client: http_client::build(settings, idle, resolver, Arc::clone(&ledger))?, ledger })
-    }
+fn answer_lost(reason: String) -> HttpError {
+    HttpError::new(HttpErrorKind::Unknown, HttpFailure::AnswerLost { reason })
 }
 
 /// How long sending so many bytes may take: as on a line of 64 KiB a second.
@@ -330,23 +309,16 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// A body that fails once it has been silent for too long while somebody waits for it, and ends its exchange when it ends.
+/// A body that fails once it has been silent for too long while somebody waits for it.
 struct Watched {
-    body: HttpResponseBody,
+    body: Answer,
     patience: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
-    exchange: Option<Exchange>,
 }
 
 impl Watched {
-    fn new(body: HttpResponseBody, patience: Duration, exchange: Option<Exchange>) -> Self {
-        Self { body, patience, waiting: None, exchange }
-    }
-
-    fn end(&mut self) {
-        if let Some(mut exchange) = self.exchange.take() {
-            exchange.is_over();
-        }
+    fn new(body: Answer, patience: Duration) -> Self {
+        Self { body, patience, waiting: None }
     }
 }
 
@@ -361,9 +333,6 @@ impl Body for Watched {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
             this.waiting = None;
-            if frame.is_none() {
-                this.end();
-            }
             return Poll::Ready(frame);
         }
         let patience = this.patience;
@@ -382,13 +351,5 @@ impl Body for Watched {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        if self.body.is_end_stream() {
-            self.end();
-        }
     }
 }

@@ -60,7 +60,8 @@ impl LocalUpload {
 
     /// Gives the file its name, durably.
     pub(crate) async fn commit(self, at: &Location) -> Result<()> {
-        blocking(at, "finish it", move || {
+        let unknown = |reason: String| StorageError::OutcomeUnknown { target: at.to_string(), reason };
+        let named = blocking(at, "finish it", move || {
             let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
             file.as_file().sync_all()?;
             let named = match self.overwrite {
@@ -68,9 +69,14 @@ impl LocalUpload {
                 false => file.persist_noclobber(&self.target),
             };
             named.map_err(|failed| failed.error)?;
-            self.target.parent().map_or(Ok(()), sync_folder)
-        })
-        .await
+            Ok(self.target.parent().map_or(Ok(()), sync_folder))
+        });
+        match named.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(unknown(format!("its name may not outlast a power failure: {error}"))),
+            Err(StorageError::Interrupted { source, .. }) => Err(unknown(source.to_string())),
+            Err(error) => Err(error),
+        }
     }
 }
 

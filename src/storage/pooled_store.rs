@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
@@ -53,17 +53,25 @@ impl PooledStore {
         Self { inner, pool, retry, scheme, health }
     }
 
-    /// Does `request` once there is a permit, and returns the permit with its result.
+    /// Does `request`, which is about `location`, once there is a permit, and returns the permit with its result.
     async fn with_permit<T>(
         &self,
         operation: Operation,
+        location: Option<&Path>,
         request: impl Future<Output = Result<T>>,
     ) -> Result<(T, Permit)> {
         let permit = self.permit(operation).await?;
         let started = Instant::now();
         let done = request.await;
         self.pool.meter.latency(started.elapsed());
-        Ok((done?, permit))
+        let named = |error| StorageError::named(&self.target(location), operation.verb(), error);
+        Ok((done.map_err(named)?, permit))
+    }
+
+    /// How `location`, or else the store, is named in errors.
+    fn target(&self, location: Option<&Path>) -> String {
+        let name = self.pool.name();
+        location.map_or_else(|| name.to_owned(), |location| format!("{name}/{location}"))
     }
 
     async fn permit(&self, operation: Operation) -> Result<Permit> {
@@ -73,6 +81,16 @@ impl PooledStore {
         }
         self.pool.meter.request(operation);
         Ok(permit)
+    }
+
+    /// A listing whose errors name its prefix.
+    fn named_pages(
+        &self,
+        prefix: Option<&Path>,
+        pages: BoxStream<'static, Result<ObjectMeta>>,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let target = self.target(prefix);
+        pages.map_err(move |error| StorageError::named(&target, Operation::List.verb(), error)).boxed()
     }
 
     /// Objects a single request can remove.
@@ -87,7 +105,7 @@ impl PooledStore {
     /// Removes `locations` with one permit.
     async fn delete_together(self, locations: Vec<Result<Path>>) -> Vec<Result<Path>> {
         let delete = async { Ok(self.inner.delete_stream(stream::iter(locations).boxed()).collect().await) };
-        match self.with_permit(Operation::Delete, delete).await {
+        match self.with_permit(Operation::Delete, None, delete).await {
             Ok((deleted, _permit)) => deleted,
             Err(error) => vec![Err(error)],
         }
@@ -124,21 +142,21 @@ impl ObjectStore for PooledStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let bytes = payload.content_length();
         let put = self.inner.put_opts(location, payload, opts);
-        let (written, _permit) = self.with_permit(Operation::Put, put).await?;
+        let (written, _permit) = self.with_permit(Operation::Put, Some(location), put).await?;
         self.pool.meter.bytes_out(bytes);
         Ok(written)
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
         let start = self.inner.put_multipart_opts(location, opts);
-        let (upload, _permit) = self.with_permit(Operation::Multipart, start).await?;
-        Ok(Box::new(PooledUpload { upload, store: self.clone() }))
+        let (upload, _permit) = self.with_permit(Operation::Multipart, Some(location), start).await?;
+        Ok(Box::new(PooledUpload { upload, location: location.clone(), store: self.clone() }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let operation = if options.head { Operation::Head } else { Operation::Get };
         let get = self.inner.get_opts(location, options.clone());
-        let (mut result, permit) = self.with_permit(operation, get).await?;
+        let (mut result, permit) = self.with_permit(operation, Some(location), get).await?;
         if options.head || matches!(result.payload, GetResultPayload::File(..)) {
             return Ok(result);
         }
@@ -181,7 +199,8 @@ impl ObjectStore for PooledStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (store, pages) = (self.clone(), self.inner.list(prefix));
+        let pages = self.named_pages(prefix, self.inner.list(prefix));
+        let store = self.clone();
         Listing::new(pages, move || {
             let store = store.clone();
             async move { store.permit(Operation::List).await }
@@ -190,7 +209,8 @@ impl ObjectStore for PooledStore {
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (store, pages) = (self.clone(), self.inner.list_with_offset(prefix, offset));
+        let pages = self.named_pages(prefix, self.inner.list_with_offset(prefix, offset));
+        let store = self.clone();
         Listing::new(pages, move || {
             let store = store.clone();
             async move { store.permit(Operation::List).await }
@@ -200,17 +220,17 @@ impl ObjectStore for PooledStore {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let list = self.inner.list_with_delimiter(prefix);
-        Ok(self.with_permit(Operation::List, list).await?.0)
+        Ok(self.with_permit(Operation::List, prefix, list).await?.0)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         let copy = self.inner.copy_opts(from, to, options);
-        self.with_permit(Operation::Copy, copy).await.map(drop)
+        self.with_permit(Operation::Copy, Some(from), copy).await.map(drop)
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         let rename = self.inner.rename_opts(from, to, options);
-        self.with_permit(Operation::Rename, rename).await.map(drop)
+        self.with_permit(Operation::Rename, Some(from), rename).await.map(drop)
     }
 }
 
@@ -229,6 +249,7 @@ impl fmt::Debug for PooledStore {
 /// A multipart upload, each request of which needs a permit.
 struct PooledUpload {
     upload: Box<dyn MultipartUpload>,
+    location: Path,
     store: PooledStore,
 }
 
@@ -236,21 +257,23 @@ struct PooledUpload {
 #[deny(clippy::missing_trait_methods)]
 impl MultipartUpload for PooledUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        let (store, bytes) = (self.store.clone(), data.content_length());
+        let (store, location, bytes) = (self.store.clone(), self.location.clone(), data.content_length());
         let part = self.upload.put_part(data);
         Box::pin(async move {
-            store.with_permit(Operation::Multipart, part).await?;
+            store.with_permit(Operation::Multipart, Some(&location), part).await?;
             store.pool.meter.bytes_out(bytes);
             Ok(())
         })
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        Ok(self.store.with_permit(Operation::Multipart, self.upload.complete()).await?.0)
+        let complete = self.upload.complete();
+        Ok(self.store.with_permit(Operation::Multipart, Some(&self.location), complete).await?.0)
     }
 
     async fn abort(&mut self) -> Result<()> {
-        self.store.with_permit(Operation::Multipart, self.upload.abort()).await.map(drop)
+        let abort = self.upload.abort();
+        self.store.with_permit(Operation::Multipart, Some(&self.location), abort).await.map(drop)
     }
 }
 

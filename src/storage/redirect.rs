@@ -4,8 +4,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use hyper_util::client::legacy::connect::dns::Name;
+use tower_service::Service;
 use url::{Host, Url};
 
 use crate::storage::http::HttpFailure;
@@ -44,18 +48,27 @@ pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
 const PRIVATE: &str = "it is a private or link-local address; set allow_private_redirects if that is meant";
 
 /// Resolves names as the operating system does.
+#[derive(Debug, Clone)]
 pub(crate) struct Resolver {
     public_only: bool,
-    proxies: Vec<String>,
+    proxies: Arc<[String]>,
     rotate: bool,
-    turn: AtomicUsize,
+    turn: Arc<AtomicUsize>,
 }
 
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
         let refuse = self.public_only && !self.proxies.iter().any(|proxy| proxy.eq_ignore_ascii_case(name.as_str()));
         let (rotate, turn) = (self.rotate, self.turn.fetch_add(1, Relaxed));
-        Box::pin(async move {
+        async move {
             let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             if addresses.is_empty() {
                 return Err(io::Error::from(io::ErrorKind::NotFound).into());
@@ -65,20 +78,21 @@ impl Resolve for Resolver {
             }
             let first = if rotate { turn % addresses.len() } else { 0 };
             addresses.rotate_left(first);
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
+            Ok(addresses.into_iter())
+        }
+        .boxed()
     }
 }
 
 impl Resolver {
     /// Resolves every name; with `rotate`, connections spread over all its addresses.
-    pub(crate) fn any(rotate: bool) -> Arc<Self> {
-        Arc::new(Self { public_only: false, proxies: Vec::new(), rotate, turn: AtomicUsize::new(0) })
+    pub(crate) fn any(rotate: bool) -> Self {
+        Self { public_only: false, proxies: Arc::default(), rotate, turn: Arc::default() }
     }
 
     /// Refuses names of private addresses, but for those of `proxies`, which the user chose.
-    pub(crate) fn public(proxies: Vec<String>, rotate: bool) -> Arc<Self> {
-        Arc::new(Self { public_only: true, proxies, rotate, turn: AtomicUsize::new(0) })
+    pub(crate) fn public(proxies: Vec<String>, rotate: bool) -> Self {
+        Self { public_only: true, proxies: proxies.into(), rotate, turn: Arc::default() }
     }
 }
 
@@ -189,9 +203,9 @@ mod tests {
     #[tokio::test]
     async fn a_name_of_a_private_address_is_refused_when_it_is_resolved() {
         let localhost = || "localhost".parse().unwrap();
-        let error = Resolver::public(Vec::new(), true).resolve(localhost()).await.err().unwrap();
+        let error = Resolver::public(Vec::new(), true).call(localhost()).await.err().unwrap();
         assert!(matches!(error.downcast_ref(), Some(HttpFailure::RedirectRefused { .. })), "{error}");
-        assert!(Resolver::any(true).resolve(localhost()).await.unwrap().next().unwrap().ip().is_loopback());
-        assert!(Resolver::public(vec!["LOCALHOST".to_owned()], true).resolve(localhost()).await.is_ok());
+        assert!(Resolver::any(true).call(localhost()).await.unwrap().next().unwrap().ip().is_loopback());
+        assert!(Resolver::public(vec!["LOCALHOST".to_owned()], true).call(localhost()).await.is_ok());
     }
 }

@@ -9,17 +9,19 @@ use bytes::Bytes;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
+use object_store::path::Path;
 use tokio::time::{Instant, timeout};
 use url::Url;
 
 use crate::storage::client::{self, Section};
-use crate::storage::health::{Health, PATIENCE as PING_PATIENCE, Ping};
+use crate::storage::dial::ProxyVariables;
+use crate::storage::health::{Health, NAME as PING_NAME, PATIENCE as PING_PATIENCE, Ping};
 use crate::storage::http::Wire;
 use crate::storage::pool::Pool;
 use crate::storage::pooled_store::PooledStore;
 use crate::storage::target::{Target, store_url};
 use crate::storage::{
-    HttpFailure, Location, PoolStatus, Result, Scheme, StorageError, StorageOptions, Upload, Written,
+    Creation, HttpFailure, Location, PoolStatus, Result, Scheme, StorageError, StorageOptions, Upload, Written,
 };
 
 /// All stores of a process. Cheap to clone; every clone shares the same clients.
@@ -96,6 +98,14 @@ impl Storage {
         upload.commit().await
     }
 
+    /// Writes `content` whole if nothing is at `at`: put-if-absent. Of all that do this at once, whatever process they are in,
+    /// at most one is told [`Creation::Created`].
+    ///
+    /// One request, whatever the size; so it is for objects of up to some megabytes. An error means that nothing was written.
+    pub async fn create(&self, at: &Location, content: impl Into<Bytes>) -> Result<Creation> {
+        Creation::of(self, at, content.into()).await
+    }
+
     /// Puts `store` in the place of the one `url` would give, behind a pool like the others. For stores of one's own, and
     /// for tests that put a faulty one underneath.
     pub fn register(&self, url: &Url, store: Arc<dyn ObjectStore>) {
@@ -109,8 +119,9 @@ impl Storage {
     /// Asks the store of `at` once for something, without retries, and says how long the answer took. That the object does
     /// not exist is an answer; that access is denied is an error.
     pub async fn ping(&self, at: &Location) -> Result<Duration> {
+        let path = if at.path.is_root() { Path::from(PING_NAME) } else { at.path.clone() };
         let started = Instant::now();
-        let head = timeout(PING_PATIENCE, at.store.get_opts(&at.path, Ping::default().request())).await;
+        let head = timeout(PING_PATIENCE, at.store.get_opts(&path, Ping::default().request())).await;
         let elapsed = started.elapsed();
         match head {
             Ok(Ok(_) | Err(object_store::Error::NotFound { .. })) => Ok(elapsed),
@@ -153,7 +164,7 @@ impl Storage {
         let none = Section::new();
         let section = sections.get(name).unwrap_or(&none);
         let pool = Pool::new(name, options.pool.clone());
-        let proxies = client::proxies(environment);
+        let proxies = ProxyVariables::of(environment);
         let wire = Wire::new(Arc::clone(&pool), options.retry.clone(), options.allow_private_redirects, proxies);
         let inner = client::build(scheme, store_url, section, environment, &wire)?;
         let health = options.pool.pre_ping.then(|| Arc::new(Health::new(Arc::clone(&pool), wire)));

@@ -3,11 +3,11 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime};
 
+use http::header::{HeaderMap, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER};
+use http::{Method, StatusCode};
 use object_store::client::{HttpErrorKind, HttpRequest};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
-use reqwest::header::{HeaderMap, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER};
-use reqwest::{Method, StatusCode};
 
 use crate::storage::RetryOptions;
 
@@ -47,6 +47,17 @@ impl Repeatability {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::REQUEST_TIMEOUT => true,
             status => status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED && self == Self::Idempotent,
         }
+    }
+
+    /// Whether it is unknown if a request that got `status` was done, and stays so: what must not be sent again cannot tell.
+    pub(crate) fn is_unknown_after_status(self, status: StatusCode) -> bool {
+        let says_nothing = status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED;
+        self == Self::Conditional && says_nothing && !self.after_status(status)
+    }
+
+    /// The same of a request that got no answer.
+    pub(crate) fn is_unknown_after_error(self, kind: HttpErrorKind) -> bool {
+        self == Self::Conditional && !self.after_error(kind)
     }
 
     /// Whether a request that got no answer may be sent again.
@@ -140,6 +151,12 @@ mod tests {
         assert!(create.after_error(HttpErrorKind::Connect));
         assert!(!create.after_status(StatusCode::INTERNAL_SERVER_ERROR));
         assert!(!create.after_error(HttpErrorKind::Interrupted));
+        assert!(create.is_unknown_after_status(StatusCode::BAD_GATEWAY));
+        assert!(create.is_unknown_after_error(HttpErrorKind::Interrupted));
+        for surely in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::PRECONDITION_FAILED, StatusCode::NOT_IMPLEMENTED] {
+            assert!(!create.is_unknown_after_status(surely), "{surely}");
+        }
+        assert!(!create.is_unknown_after_error(HttpErrorKind::Connect));
         let google = Repeatability::of(&request("PUT", "?ifGenerationMatch=0", None));
         assert_eq!(google, Repeatability::Conditional);
     }

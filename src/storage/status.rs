@@ -1,15 +1,19 @@
 //! What a pool has done so far: counters while it works, plain numbers for those who ask, and the same under Prometheus
 //! names through the `metrics` facade (which costs next to nothing while nobody listens).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
+use serde::{Serialize, Serializer};
 
-/// One store's pool at one moment.
-#[derive(Debug, Clone, PartialEq)]
+use crate::storage::metric;
+
+/// One store's pool at one moment. Serialised as `--stats` and `normstream storage status` print it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PoolStatus {
     /// Scheme and authority: `s3://bucket`.
     pub store: String,
@@ -33,7 +37,11 @@ pub struct PoolStatus {
     pub wait_seconds: Histogram,
     /// Waits that ended in an error.
     pub timeouts: u64,
-    /// Times the client was rebuilt, for age or for a failed ping.
+    /// Connections open now, those about to be opened or closed among them.
+    pub connections: usize,
+    /// Connections opened so far.
+    pub connections_opened: u64,
+    /// Connections dropped for age, or because a ping failed after they were opened.
     pub recycles: u64,
     /// Checks of a store that was new or had been idle.
     pub pings: u64,
@@ -42,6 +50,7 @@ pub struct PoolStatus {
     /// Bodies nobody was reading whose permit a waiter got; they go on where they stopped.
     pub parked: u64,
     /// Requests begun, by operation.
+    #[serde(serialize_with = "as_map")]
     pub requests: Vec<(Operation, u64)>,
     /// Bytes of objects received.
     pub bytes_in: u64,
@@ -51,6 +60,14 @@ pub struct PoolStatus {
     pub retries: u64,
     /// From having a permit to the head of the answer, retries included.
     pub latency_seconds: Histogram,
+}
+
+fn as_map<S: Serializer>(requests: &[(Operation, u64)], serializer: S) -> Result<S::Ok, S::Error> {
+    requests
+        .iter()
+        .map(|(operation, count)| (operation.as_str(), count))
+        .collect::<BTreeMap<_, _>>()
+        .serialize(serializer)
 }
 
 /// What a request was for.
@@ -82,6 +99,21 @@ impl Operation {
             Self::Delete => "delete",
             Self::Copy => "copy",
             Self::Rename => "rename",
+        }
+    }
+}
+
+impl Operation {
+    /// What could not be done, in errors.
+    pub(crate) const fn verb(self) -> &'static str {
+        match self {
+            Self::Get => "read it",
+            Self::Head => "look at it",
+            Self::Put | Self::Multipart => "write it",
+            Self::List => "list it",
+            Self::Delete => "delete it",
+            Self::Copy => "copy it",
+            Self::Rename => "rename it",
         }
     }
 }
@@ -123,6 +155,29 @@ impl Histogram {
     }
 }
 
+/// Buckets as Prometheus has them: how many durations were at most `le` seconds.
+impl Serialize for Histogram {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Bucket {
+            le: String,
+            count: u64,
+        }
+        #[derive(Serialize)]
+        struct Buckets {
+            count: u64,
+            sum: f64,
+            buckets: Vec<Bucket>,
+        }
+        let mut seen = 0;
+        let buckets = self.buckets.iter().map(|(bound, count)| {
+            seen += count;
+            Bucket { le: if bound.is_finite() { bound.to_string() } else { "+Inf".to_owned() }, count: seen }
+        });
+        Buckets { count: self.count, sum: self.sum, buckets: buckets.collect() }.serialize(serializer)
+    }
+}
+
 /// Upper bounds of the size classes in seconds.
 const BOUNDS: [f64; 16] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, f64::INFINITY];
@@ -157,6 +212,8 @@ pub(crate) struct Meter {
     waiting: AtomicUsize,
     wait_seconds: Durations,
     timeouts: AtomicU64,
+    connections: AtomicUsize,
+    connections_opened: AtomicU64,
     recycles: AtomicU64,
     pings: AtomicU64,
     ping_failures: AtomicU64,
@@ -176,6 +233,8 @@ impl Meter {
             waiting: AtomicUsize::new(0),
             wait_seconds: Durations::default(),
             timeouts: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
+            connections_opened: AtomicU64::new(0),
             recycles: AtomicU64::new(0),
             pings: AtomicU64::new(0),
             ping_failures: AtomicU64::new(0),
@@ -198,78 +257,90 @@ impl Meter {
 
     pub(crate) fn check_out(&self) {
         let now = self.checked_out.fetch_add(1, Relaxed) + 1;
-        gauge!("normstream_storage_pool_checked_out", "store" => Arc::clone(&self.store)).set(now as f64);
+        gauge!(metric::CHECKED_OUT, "store" => Arc::clone(&self.store)).set(now as f64);
     }
 
     pub(crate) fn check_in(&self) {
         let now = self.checked_out.fetch_sub(1, Relaxed) - 1;
-        gauge!("normstream_storage_pool_checked_out", "store" => Arc::clone(&self.store)).set(now as f64);
+        gauge!(metric::CHECKED_OUT, "store" => Arc::clone(&self.store)).set(now as f64);
     }
 
     pub(crate) fn begin_wait(&self) {
         let now = self.waiting.fetch_add(1, Relaxed) + 1;
-        gauge!("normstream_storage_pool_waiting", "store" => Arc::clone(&self.store)).set(now as f64);
+        gauge!(metric::WAITING, "store" => Arc::clone(&self.store)).set(now as f64);
     }
 
     pub(crate) fn end_wait(&self, waited: Duration) {
         let now = self.waiting.fetch_sub(1, Relaxed) - 1;
         self.wait_seconds.record(waited);
-        gauge!("normstream_storage_pool_waiting", "store" => Arc::clone(&self.store)).set(now as f64);
-        histogram!("normstream_storage_pool_wait_seconds", "store" => Arc::clone(&self.store)).record(waited);
+        gauge!(metric::WAITING, "store" => Arc::clone(&self.store)).set(now as f64);
+        histogram!(metric::WAIT_SECONDS, "store" => Arc::clone(&self.store)).record(waited);
     }
 
     pub(crate) fn capacity(&self, capacity: usize) {
-        gauge!("normstream_storage_pool_capacity", "store" => Arc::clone(&self.store)).set(capacity as f64);
+        gauge!(metric::CAPACITY, "store" => Arc::clone(&self.store)).set(capacity as f64);
     }
 
     pub(crate) fn timeout(&self) {
         self.timeouts.fetch_add(1, Relaxed);
-        counter!("normstream_storage_pool_timeouts_total", "store" => Arc::clone(&self.store)).increment(1);
+        counter!(metric::TIMEOUTS, "store" => Arc::clone(&self.store)).increment(1);
+    }
+
+    pub(crate) fn opened(&self) {
+        let now = self.connections.fetch_add(1, Relaxed) + 1;
+        self.connections_opened.fetch_add(1, Relaxed);
+        gauge!(metric::CONNECTIONS, "store" => Arc::clone(&self.store)).set(now as f64);
+        counter!(metric::CONNECTIONS_OPENED, "store" => Arc::clone(&self.store)).increment(1);
+    }
+
+    pub(crate) fn closed(&self) {
+        let now = self.connections.fetch_sub(1, Relaxed) - 1;
+        gauge!(metric::CONNECTIONS, "store" => Arc::clone(&self.store)).set(now as f64);
     }
 
     pub(crate) fn recycle(&self) {
         self.recycles.fetch_add(1, Relaxed);
-        counter!("normstream_storage_pool_recycles_total", "store" => Arc::clone(&self.store)).increment(1);
+        counter!(metric::RECYCLES, "store" => Arc::clone(&self.store)).increment(1);
     }
 
     pub(crate) fn ping(&self, alive: bool) {
         self.pings.fetch_add(1, Relaxed);
-        counter!("normstream_storage_pings_total", "store" => Arc::clone(&self.store)).increment(1);
+        counter!(metric::PINGS, "store" => Arc::clone(&self.store)).increment(1);
         if !alive {
             self.ping_failures.fetch_add(1, Relaxed);
-            counter!("normstream_storage_ping_failures_total", "store" => Arc::clone(&self.store)).increment(1);
+            counter!(metric::PING_FAILURES, "store" => Arc::clone(&self.store)).increment(1);
         }
     }
 
     pub(crate) fn park(&self) {
         self.parked.fetch_add(1, Relaxed);
-        counter!("normstream_storage_pool_parked_total", "store" => Arc::clone(&self.store)).increment(1);
+        counter!(metric::PARKED, "store" => Arc::clone(&self.store)).increment(1);
     }
 
     pub(crate) fn request(&self, operation: Operation) {
         self.requests[operation as usize].fetch_add(1, Relaxed);
         let labels = [("store", self.store.to_string()), ("operation", operation.as_str().to_owned())];
-        counter!("normstream_storage_requests_total", &labels).increment(1);
+        counter!(metric::REQUESTS, &labels).increment(1);
     }
 
     pub(crate) fn latency(&self, latency: Duration) {
         self.latency_seconds.record(latency);
-        histogram!("normstream_storage_request_seconds", "store" => Arc::clone(&self.store)).record(latency);
+        histogram!(metric::REQUEST_SECONDS, "store" => Arc::clone(&self.store)).record(latency);
     }
 
     pub(crate) fn bytes_in(&self, bytes: usize) {
         self.bytes_in.fetch_add(bytes as u64, Relaxed);
-        counter!("normstream_storage_bytes_in_total", "store" => Arc::clone(&self.store)).increment(bytes as u64);
+        counter!(metric::BYTES_IN, "store" => Arc::clone(&self.store)).increment(bytes as u64);
     }
 
     pub(crate) fn bytes_out(&self, bytes: usize) {
         self.bytes_out.fetch_add(bytes as u64, Relaxed);
-        counter!("normstream_storage_bytes_out_total", "store" => Arc::clone(&self.store)).increment(bytes as u64);
+        counter!(metric::BYTES_OUT, "store" => Arc::clone(&self.store)).increment(bytes as u64);
     }
 
     pub(crate) fn retry(&self) {
         self.retries.fetch_add(1, Relaxed);
-        counter!("normstream_storage_retries_total", "store" => Arc::clone(&self.store)).increment(1);
+        counter!(metric::RETRIES, "store" => Arc::clone(&self.store)).increment(1);
     }
 
     /// The counters with the sizes that only the pool knows.
@@ -288,6 +359,8 @@ impl Meter {
             waits: wait_seconds.count,
             wait_seconds,
             timeouts: self.timeouts.load(Relaxed),
+            connections: self.connections.load(Relaxed),
+            connections_opened: self.connections_opened.load(Relaxed),
             recycles: self.recycles.load(Relaxed),
             pings: self.pings.load(Relaxed),
             ping_failures: self.ping_failures.load(Relaxed),

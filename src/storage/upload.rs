@@ -89,12 +89,13 @@ impl Upload {
         Ok(())
     }
 
-    /// Makes the object visible and durable. On an error nothing is visible, unless the answer of the store got lost.
+    /// Makes the object visible and durable. On an error nothing is visible, but for [`StorageError::OutcomeUnknown`].
     pub async fn commit(mut self) -> Result<Written> {
         let e_tag = match std::mem::replace(&mut self.state, State::Broken) {
             State::Local(file) => {
                 file.commit(&self.at).await?;
-                self.at.head().await?.e_tag
+                let found = self.at.head().await;
+                found.map_err(|error| unknown(&self.at, error))?.e_tag
             }
             State::Remote(mut parts) => match parts.commit(&self.at).await {
                 Ok(written) => written.e_tag,
@@ -168,7 +169,11 @@ impl RemoteUpload {
         let Some(multipart) = &mut self.multipart else {
             return Err(StorageError::UploadBroken { target: at.to_string() });
         };
-        let written = multipart.complete().await.map_err(|error| at.error("finish it", error))?;
+        // Completing is repeated when an answer is lost, and the second answer may be that there is nothing to complete.
+        let written = multipart.complete().await.map_err(|error| match at.error("finish it", error) {
+            surely_not @ (StorageError::Denied { .. } | StorageError::PoolTimeout { .. }) => surely_not,
+            error => unknown(at, error),
+        })?;
         self.multipart = None;
         Ok(written)
     }
@@ -227,6 +232,10 @@ impl Drop for RemoteUpload {
             ),
         }
     }
+}
+
+fn unknown(at: &Location, error: StorageError) -> StorageError {
+    StorageError::OutcomeUnknown { target: at.to_string(), reason: error.to_string() }
 }
 
 async fn forget(mut multipart: Box<dyn MultipartUpload>, target: String) {

@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
+use proptest::prelude::*;
 use tokio::time::sleep;
 
 use super::*;
@@ -215,6 +215,53 @@ async fn a_body_holds_its_permit_until_its_end_or_its_drop() {
     }
     assert_eq!(store.pool.status().checked_out, 0);
     assert_eq!(store.pool.status().bytes_in, CONTENT.len() as u64);
+}
+
+/// What happens to bodies. Numbers pick one of those that are there.
+#[derive(Debug, Clone)]
+enum Event {
+    Open,
+    Read(usize),
+    Drop(usize),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        2 => Just(Event::Open),
+        3 => any::<usize>().prop_map(Event::Read),
+        2 => any::<usize>().prop_map(Event::Drop),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn permits_out_are_bodies_that_are_neither_read_to_their_end_nor_dropped(
+        size in 1_usize..5,
+        events in prop::collection::vec(event(), 1..40),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let fake = Fake::default();
+            let store = pooled(&fake, size).await;
+            let mut bodies = Vec::new();
+            for event in events {
+                match event {
+                    Event::Open if bodies.len() < size => bodies.push(body_of(&store, "a").await),
+                    Event::Read(pick) if !bodies.is_empty() => {
+                        let body = pick % bodies.len();
+                        if bodies[body].try_next().await.unwrap().is_none() {
+                            drop(bodies.remove(body));
+                        }
+                    }
+                    Event::Drop(pick) if !bodies.is_empty() => drop(bodies.remove(pick % bodies.len())),
+                    Event::Open | Event::Read(_) | Event::Drop(_) => {}
+                }
+                prop_assert_eq!(store.pool.status().checked_out, bodies.len());
+            }
+            prop_assert!(fake.most_in_flight() <= size);
+            Ok(())
+        })?;
+    }
 }
 
 #[tokio::test]

@@ -2,14 +2,21 @@
 //! and without a target.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use normstream::storage::{Pinned, PoolOptions, RetryOptions, Storage, StorageError, StorageOptions, UploadOptions};
+use normstream::engine::EngineError;
+use normstream::error::Error;
+use normstream::run::{RunError, RunReport};
+use normstream::storage::{
+    Creation, Pinned, PoolOptions, RetryOptions, Storage, StorageError, StorageOptions, UploadOptions,
+};
 use object_store::ObjectStore;
 use tempfile::tempdir;
 
 use crate::support::faulty_proxy::{Fault, FaultyProxy};
+use crate::support::jobs;
 use crate::support::s3_server::S3Server;
 use crate::support::static_files::StaticFiles;
 
@@ -40,6 +47,7 @@ fn is_clear(error: &StorageError) -> bool {
         StorageError::Http { .. }
             | StorageError::Changed { .. }
             | StorageError::BrokenBody { .. }
+            | StorageError::OutcomeUnknown { .. }
             | StorageError::Store { .. }
     )
 }
@@ -153,4 +161,130 @@ async fn uploads_through_faults_are_whole_or_not_there() {
 fn storage_at(endpoint: &str) -> Storage {
     let section = S3Server::settings(endpoint).into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     Storage::new(StorageOptions { stores: [("s3://bucket".to_owned(), section)].into(), ..options() }, []).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_creation_whose_answer_is_lost_is_unknown_and_everything_else_is_certain() {
+    let Some(server) = S3Server::start() else { return };
+    let direct = storage_at(&server.url());
+    let (mut created, mut existing, mut unknown, mut failed) = (0, 0, 0, 0);
+    const FAULTS: &[Fault] = &[
+        Fault::InternalError,
+        Fault::Unavailable,
+        Fault::TooMany,
+        Fault::ResetBefore,
+        Fault::ResetAfter,
+        Fault::Truncated,
+    ];
+    for seed in 0..60 {
+        let proxy = FaultyProxy::start(server.address, seed, 0.4, FAULTS);
+        let storage = storage_at(&proxy.server.url());
+        let at = storage.open(&format!("s3://bucket/journal/{seed}")).unwrap();
+        let there = direct.open(at.to_string().as_str()).unwrap();
+        let taken = seed % 3 == 0;
+        if taken {
+            assert!(matches!(direct.create(&there, "theirs").await.unwrap(), Creation::Created(_)));
+        }
+        match storage.create(&at, "ours").await {
+            Ok(Creation::Created(written)) => {
+                assert!(!taken, "seed {seed}");
+                assert_eq!(written.e_tag, there.head().await.unwrap().e_tag);
+                assert_eq!(there.read().await.unwrap(), "ours");
+                created += 1;
+            }
+            Ok(Creation::Exists) => {
+                assert!(taken, "seed {seed}");
+                existing += 1;
+            }
+            Ok(Creation::Unknown(error)) => {
+                assert!(error.is_retryable(), "{error}");
+                unknown += 1;
+            }
+            Err(error) => {
+                assert!(is_clear(&error), "seed {seed}: {error:?}");
+                assert!(taken || !there.exists().await.unwrap(), "seed {seed}: {error}");
+                failed += 1;
+            }
+        }
+        if taken {
+            assert_eq!(there.read().await.unwrap(), "theirs", "seed {seed}");
+        }
+    }
+    println!("{created} created, {existing} were there, {unknown} unknown, {failed} failed");
+    assert!(created > 10 && existing > 5 && unknown > 5, "{created} {existing} {unknown} {failed}");
+}
+
+/// The error of storage that ended a job.
+fn storage_error(error: &Error) -> Option<&StorageError> {
+    match error {
+        Error::Storage(error) | Error::Engine(EngineError::Storage(error)) | Error::Run(RunError::Storage(error)) => {
+            Some(error)
+        }
+        Error::Engine(EngineError::Unreadable { source, .. }) => StorageError::find(source),
+        Error::Engine(EngineError::Plan(error)) | Error::Run(RunError::Engine(EngineError::Plan(error))) => {
+            StorageError::find(error)
+        }
+        _ => None,
+    }
+}
+
+/// How many seeds the scoring run under faults is tried with; 200 takes some minutes.
+const SEEDS_VARIABLE: &str = "NORMSTREAM_TEST_FAULT_SEEDS";
+const FILES: usize = 20;
+const SESSIONS: usize = 10_000;
+
+/// One run: the outcome of scoring all files through a proxy, and what it took.
+async fn score_through(proxy: &FaultyProxy, target: &Path) -> (Result<RunReport, Error>, Storage) {
+    let storage = Storage::new(options(), []).unwrap();
+    let inputs: Vec<String> = (0..FILES).map(|file| format!("{}/{file}.parquet", proxy.server.url())).collect();
+    (jobs::score(&storage, &inputs, None, target.to_str().unwrap(), 2).await, storage)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scoring_through_faults_gives_the_right_result_or_an_error_without_a_target() {
+    let seeds: u64 = std::env::var(SEEDS_VARIABLE).map_or(8, |seeds| seeds.parse().unwrap());
+    let folder = tempdir().unwrap();
+    let web = StaticFiles::start(Duration::ZERO);
+    for file in 0..FILES {
+        let bytes = jobs::generated_sessions(&folder.path().join("sessions.parquet"), SESSIONS, file + 1);
+        std::fs::remove_file(folder.path().join("sessions.parquet")).unwrap();
+        web.put(&format!("/{file}.parquet"), bytes);
+    }
+    let expected = folder.path().join("expected.parquet");
+    let (calm, _) = score_through(&FaultyProxy::start(web.server.address, 0, 0.0, &Fault::ALL), &expected).await;
+    assert_eq!(calm.unwrap().sessions, (FILES * SESSIONS) as u64);
+    let expected = std::fs::read(expected).unwrap();
+    let (mut right, mut wrong) = (0, BTreeMap::<String, u64>::new());
+    let (mut faults, mut retries) = (0, 0);
+    for seed in 0..seeds {
+        let probability = [0.01, 0.05, 0.15, 0.4][seed as usize % 4];
+        let proxy = FaultyProxy::start(web.server.address, seed, probability, &Fault::ALL);
+        let target = folder.path().join(format!("{seed}.parquet"));
+        let (outcome, storage) = score_through(&proxy, &target).await;
+        match outcome {
+            Ok(report) => {
+                assert_eq!(report.sessions, (FILES * SESSIONS) as u64);
+                assert!(std::fs::read(&target).unwrap() == expected, "seed {seed}");
+                std::fs::remove_file(&target).unwrap();
+                right += 1;
+            }
+            Err(error) => {
+                let cause = storage_error(&error).unwrap_or_else(|| panic!("seed {seed}: {error:?}"));
+                assert!(is_clear(cause), "seed {seed}: {cause:?}");
+                assert!(!target.exists(), "seed {seed}: {error}");
+                *wrong.entry(cause.to_string().split(": ").last().unwrap().chars().take(40).collect()).or_default() +=
+                    1;
+            }
+        }
+        let status = &storage.status()[0];
+        let begun: u64 = status.requests.iter().map(|(_, count)| count).sum();
+        assert!(status.retries <= begun * 2 * RETRIES as u64, "seed {seed}: {status:?}");
+        assert!(proxy.server.requests() as u64 <= 2 + (begun + status.retries) * 2 * (1 + RETRIES as u64));
+        faults += proxy.faults();
+        retries += status.retries;
+    }
+    println!("{right} of {seeds} runs right after {faults} faults and {retries} retries; errors: {wrong:?}");
+    let leftovers = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(leftovers, 1, "nothing but the expected result is left");
+    assert!(right > 0 && right < seeds, "{right} runs of {seeds}: the faults are too many or too few to show anything");
 }

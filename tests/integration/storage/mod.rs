@@ -4,5 +4,6 @@ mod conformance;
 mod faults;
 mod pool;
 mod s3;
+mod scoring;
 mod secrets;
 mod web;

@@ -1,17 +1,23 @@
-//! One pool under load, seen from the server.
+//! One pool under load, seen from the server: how many connections it sees, and how much it gets to do.
 
 use std::time::{Duration, Instant};
 
 use normstream::storage::{PoolMode, PoolOptions, Storage, StorageOptions};
 use object_store::http::HttpBuilder;
 use object_store::{ClientOptions, ObjectStoreExt};
+use tempfile::tempdir;
 use tokio::task::JoinSet;
 
+use crate::support::jobs;
 use crate::support::static_files::StaticFiles;
 
 const LATENCY: Duration = Duration::from_millis(20);
 const TASKS: usize = 50;
-const READS: usize = 30;
+const READS: usize = 10;
+/// The permits of the pool that every test of the law uses: the default of 5 and 10.
+const PERMITS: usize = 15;
+/// What of the ideal throughput has to be reached.
+const SHARE: f64 = 0.9;
 
 fn storage(pool: PoolOptions) -> Storage {
     Storage::new(StorageOptions { pool, ..StorageOptions::default() }, []).unwrap()
@@ -40,45 +46,142 @@ async fn read_with_many_tasks(storage: &Storage, url: &str) -> Duration {
 /// The same reads by fifteen clients of their own, side by side and without a pool: what the server and this machine allow at
 /// the moment. On a machine with nothing else to do it is 15 divided by the latency.
 async fn read_with_fifteen_clients(url: &str) -> Duration {
+    let clients: Vec<_> = (0..PERMITS)
+        .map(|_| {
+            let options = ClientOptions::new().with_allow_http(true);
+            HttpBuilder::new().with_url(url).with_client_options(options).build().unwrap()
+        })
+        .collect();
     let started = Instant::now();
-    let mut clients = JoinSet::new();
-    for client in 0..15 {
-        let options = ClientOptions::new().with_allow_http(true);
-        let store = HttpBuilder::new().with_url(url).with_client_options(options).build().unwrap();
-        clients.spawn(async move {
-            for read in (client..TASKS * READS).step_by(15) {
+    let mut tasks = JoinSet::new();
+    for (client, store) in clients.into_iter().enumerate() {
+        tasks.spawn(async move {
+            for read in (client..TASKS * READS).step_by(PERMITS) {
                 let from = (read * 1000) as u64;
                 assert_eq!(store.get_range(&"file".into(), from..from + 1000).await.unwrap().len(), 1000);
             }
         });
     }
-    clients.join_all().await;
+    tasks.join_all().await;
     started.elapsed()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_tasks_share_one_pool_and_all_succeed() {
-    let web = StaticFiles::start(LATENCY);
-    web.put("/file", content());
-    let latency_bound = LATENCY * (TASKS * READS) as u32 / 15;
-    let storage = storage(PoolOptions::default());
-    let pooled = read_with_many_tasks(&storage, &web.server.url()).await;
-    let status = &storage.status()[0];
-    assert_eq!((status.timeouts, status.retries, status.checked_out), (0, 0, 0));
-    assert!(status.waits > 0);
-    // Fifteen at a time, at twenty milliseconds each: nothing can be faster than the pool lets it be.
-    assert!(pooled >= latency_bound, "{pooled:?} is less than {latency_bound:?}");
-    let (accepted, most_open) = (web.server.accepted(), web.server.most_open());
-    drop(storage);
-    all_closed(&web).await;
-    let separate = read_with_fifteen_clients(&web.server.url()).await;
-    println!("{pooled:?} over {accepted} connections, {most_open} at once; fifteen clients {separate:?}");
+/// The shorter times of a few rounds of two ways to do the same: a machine that is busy for a moment slows one of them down.
+async fn best_of_rounds<A: Future<Output = Duration>, B: Future<Output = Duration>>(
+    one: impl Fn() -> A,
+    other: impl Fn() -> B,
+) -> (Duration, Duration) {
+    let (mut best, mut best_other) = (Duration::MAX, Duration::MAX);
+    for _ in 0..10 {
+        best = best.min(one().await);
+        best_other = best_other.min(other().await);
+        if best.mul_f64(SHARE) <= best_other {
+            break;
+        }
+    }
+    (best, best_other)
 }
 
-async fn all_closed(web: &StaticFiles) {
-    while web.server.open() > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_tasks_share_fifteen_connections_and_lose_no_time_by_it() {
+    let (web, unpooled) = (StaticFiles::start(LATENCY), StaticFiles::start(LATENCY));
+    web.put("/file", content());
+    unpooled.put("/file", content());
+    let storage = storage(PoolOptions::default());
+    let (url, unpooled_url) = (web.server.url(), unpooled.server.url());
+    let (pooled, separate) =
+        best_of_rounds(|| read_with_many_tasks(&storage, &url), || read_with_fifteen_clients(&unpooled_url)).await;
+    let ideal = LATENCY * (TASKS * READS) as u32 / PERMITS as u32;
+    let status = &storage.status()[0];
+    println!(
+        "{pooled:?} over {} connections, {} at once; fifteen clients {separate:?}; ideal {ideal:?}",
+        web.server.accepted(),
+        web.server.most_open()
+    );
+    assert_eq!((status.timeouts, status.retries, status.checked_out), (0, 0, 0));
+    assert!(status.waits > 0);
+    assert!(web.server.most_open() <= PERMITS, "{} connections were open at once", web.server.most_open());
+    // Fifteen at a time, at twenty milliseconds each: nothing can be faster than the pool lets it be.
+    assert!(pooled >= ideal, "{pooled:?} is less than {ideal:?}");
+    assert!(pooled.mul_f64(SHARE) <= separate, "{pooled:?}, and {separate:?} without a pool");
+}
+
+/// Scores the files of every task, all at once over `storage`.
+async fn score_at_once(storage: &Storage, url: &str) -> Duration {
+    let folder = tempdir().unwrap();
+    let started = Instant::now();
+    let mut tasks = JoinSet::new();
+    for task in 0..TASKS {
+        let (storage, inputs) = (storage.clone(), inputs_of(task, url));
+        let target = folder.path().join(format!("{task}.parquet"));
+        tasks.spawn(async move {
+            let report = jobs::score(&storage, &inputs, None, target.to_str().unwrap(), 1).await.unwrap();
+            assert_eq!(report.sessions, (FILES_OF_A_TASK * SESSIONS) as u64);
+            (task, std::fs::read(target).unwrap())
+        });
     }
+    let results = tasks.join_all().await;
+    let elapsed = started.elapsed();
+    // Two tasks that have the same files have the same result.
+    for (task, result) in &results {
+        let (_, same) = results.iter().find(|(other, _)| other % DISTINCT == task % DISTINCT).unwrap();
+        assert!(result == same, "task {task}");
+    }
+    elapsed
+}
+
+/// The same jobs, fifteen at a time, each with clients of its own.
+async fn score_separately(url: &str) -> Duration {
+    let started = Instant::now();
+    let mut workers = JoinSet::new();
+    for worker in 0..PERMITS {
+        let url = url.to_owned();
+        workers.spawn(async move {
+            let folder = tempdir().unwrap();
+            for task in (worker..TASKS).step_by(PERMITS) {
+                let target = folder.path().join(format!("{task}.parquet"));
+                let storage = storage(PoolOptions { size: 50, ..PoolOptions::default() });
+                jobs::score(&storage, &inputs_of(task, &url), None, target.to_str().unwrap(), 1).await.unwrap();
+            }
+        });
+    }
+    workers.join_all().await;
+    started.elapsed()
+}
+
+const FILES_OF_A_TASK: usize = 6;
+const SESSIONS: usize = 100;
+/// Different files.
+const DISTINCT: usize = 5;
+
+fn inputs_of(task: usize, url: &str) -> Vec<String> {
+    (0..FILES_OF_A_TASK).map(|file| format!("{url}/{}/{file}.parquet", task % DISTINCT)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_scoring_jobs_share_fifteen_connections_and_lose_no_time_by_it() {
+    let folder = tempdir().unwrap();
+    let web = StaticFiles::start(LATENCY);
+    let unpooled = StaticFiles::start(LATENCY);
+    for number in 0..DISTINCT * FILES_OF_A_TASK {
+        let bytes = jobs::generated_sessions(&folder.path().join(format!("{number}.parquet")), SESSIONS, number + 1);
+        let path = format!("/{}/{}.parquet", number / FILES_OF_A_TASK, number % FILES_OF_A_TASK);
+        web.put(&path, bytes.clone());
+        unpooled.put(&path, bytes);
+    }
+    let storage = storage(PoolOptions::default());
+    let (url, unpooled_url) = (web.server.url(), unpooled.server.url());
+    let (pooled, separate) = best_of_rounds(|| score_at_once(&storage, &url), || score_separately(&unpooled_url)).await;
+    let status = &storage.status()[0];
+    println!(
+        "{pooled:?} over {} connections, {} at once; each with its own clients {separate:?}; {:?}",
+        web.server.accepted(),
+        web.server.most_open(),
+        status.requests
+    );
+    assert_eq!((status.timeouts, status.retries, status.checked_out), (0, 0, 0));
+    assert!(web.server.most_open() <= PERMITS, "{} connections were open at once", web.server.most_open());
+    assert!(pooled.mul_f64(SHARE) <= separate, "{pooled:?}, and {separate:?} without a pool");
 }
 
 /// A file in which each thousand bytes are alike.

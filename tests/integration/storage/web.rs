@@ -8,6 +8,7 @@ use normstream::storage::{HttpFailure, PoolOptions, RetryOptions, Storage, Stora
 
 use crate::support::http_server::{Reply, Request, Response, Server, serve_file};
 use crate::support::static_files::StaticFiles;
+use crate::support::{normstream, tls_front};
 
 /// A server that gives `reply` to the `n`th request.
 fn server(reply: impl Fn(Request, usize) -> Reply + Send + Sync + 'static) -> Server {
@@ -173,4 +174,55 @@ async fn a_store_is_pinged_before_its_first_use_and_a_missing_file_is_an_answer(
     let status = &storage.status()[0];
     assert_eq!((status.pings, status.ping_failures, status.recycles), (1, 0, 0));
     assert_eq!(web.server.requests(), 9);
+}
+
+#[tokio::test]
+async fn a_proxy_of_the_environment_is_used_and_gets_the_credentials_that_are_for_it() {
+    let proxy = server(|request, _| {
+        let seen = format!("{} {}", request.target, request.header("proxy-authorization").unwrap_or("none"));
+        serve_file(&request, seen.as_bytes(), "\"1\"").into()
+    });
+    let direct = StaticFiles::start(Duration::ZERO);
+    direct.put("/a", "direct");
+    let environment = |more: &[(&str, &str)]| {
+        let proxy = format!("http://me:secret@{}", proxy.address);
+        let all = [("HTTP_PROXY", proxy.as_str())].into_iter().chain(more.iter().copied());
+        all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<Vec<_>>()
+    };
+    let pool = PoolOptions { pre_ping: false, ..PoolOptions::default() };
+    let read = async |environment: Vec<(String, String)>, url: &str| {
+        let storage = Storage::new(StorageOptions { pool: pool.clone(), ..StorageOptions::default() }, environment);
+        storage.unwrap().open(url).unwrap().read().await.unwrap()
+    };
+    assert_eq!(read(environment(&[]), "http://nowhere.invalid/a").await, "http://nowhere.invalid/a Basic bWU6c2VjcmV0");
+    let url = format!("{}/a", direct.server.url());
+    assert_eq!(read(environment(&[("no_proxy", "127.0.0.0/8")]), &url).await, "direct");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_a_trusted_certificate_is_refused_at_once_unless_that_is_allowed() {
+    let web = StaticFiles::start(Duration::ZERO);
+    web.put("/a", "content");
+    let port = tls_front::start(web.server.address).await;
+    let url = format!("https://localhost:{port}");
+    let started = Instant::now();
+    let error = storage(|_| {}).open(&format!("{url}/a")).unwrap().read().await.unwrap_err();
+    assert!(!error.is_retryable() && started.elapsed() < Duration::from_secs(1), "{error}");
+    assert!(matches!(failure(error), HttpFailure::Untrusted { .. }));
+
+    let trusting = storage(|options| {
+        let section = [("allow_invalid_certificates".to_owned(), "true".to_owned())].into();
+        options.stores = [(url.clone(), section)].into();
+    });
+    assert_eq!(trusting.open(&format!("{url}/a")).unwrap().read().await.unwrap(), "content");
+
+    let status = |certificates: &std::path::Path| {
+        let mut command = normstream();
+        command.env("SSL_CERT_FILE", certificates).args(["storage", "status", &format!("{url}/a")]);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = status(&tls_front::certificate());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("requests     head 1"), "{text}");
 }

@@ -132,11 +132,6 @@ impl Server {
         self.counters.most_open.load(SeqCst)
     }
 
-    /// Connections open now.
-    pub fn open(&self) -> usize {
-        self.counters.open.load(SeqCst)
-    }
-
     /// Connections accepted so far.
     pub fn accepted(&self) -> usize {
         self.counters.accepted.load(SeqCst)

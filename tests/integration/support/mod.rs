@@ -1,9 +1,12 @@
 //! What integration tests share: running the program, and reading what it wrote.
 
+pub mod azure_server;
 pub mod faulty_proxy;
 pub mod http_server;
+pub mod jobs;
 pub mod s3_server;
 pub mod static_files;
+pub mod tls_front;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
