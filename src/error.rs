@@ -9,6 +9,7 @@ use crate::instrument::InstrumentError;
 use crate::norms::{NormError, TemplateError};
 use crate::run::RunError;
 use crate::storage::StorageError;
+use crate::table::TableError;
 
 /// The program's exit codes.
 pub mod exit {
@@ -47,6 +48,9 @@ pub enum Error {
     /// Sessions cannot be read or scored.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// A table cannot be read or written.
+    #[error(transparent)]
+    Table(#[from] TableError),
     /// A run failed.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -92,6 +96,7 @@ impl Error {
             Error::Norms(error) => error.is_retryable(),
             Error::Storage(error) => error.is_retryable(),
             Error::Engine(error) => error.is_retryable(),
+            Error::Table(error) => error.is_retryable(),
             Error::Run(error) => error.is_retryable(),
             Error::Query(error) => error.is_retryable(),
             _ => false,

@@ -24,10 +24,11 @@
 //! |---|---|
 //! | [`cli`] | arguments, one file per subcommand |
 //! | [`config`], [`error`], [`telemetry`] | settings and their layers, exit codes, progress |
-//! | [`run`] | parts in parallel, output in order, reports |
+//! | [`run`] | jobs: into a file in one go, into a table part by part with one commit at the end |
 //! | [`engine`] | DataFusion sessions, session files as plans, the plan that scores them; SQL over sessions, norms and results |
 //! | [`operators`] | a stage as an operator; the writer of result row groups |
-//! | [`norms`], [`storage`] | where percentiles come from; where files are read and written |
+//! | [`norms`], [`table`] | where percentiles come from; which files of a folder are live: Delta logs and manifests |
+//! | [`storage`] | where files are read and written |
 //! | [`scoring`], [`generate`] | the pure kernels; seeded sessions and norms to try things with |
 //! | [`instrument`] | what is scored, as data |
 //! | [`model`] | the vocabulary: modes, scales, columns, faults |
@@ -38,7 +39,7 @@
 //! 2. The output depends on input, norms, instrument and options: not on threads, batch size or what is cached.
 //! 3. Sessions in = sessions out, in order. A session that cannot be scored is a row with `ok = false`, never an error and never
 //!    left out unasked.
-//! 4. A target is whole or not there.
+//! 4. A target is whole or not there, whatever stops the program and whenever; a run into a table goes on where it was stopped.
 //! 5. `model`, `instrument`, `scoring` and `generate` name nothing heavier than Arrow.
 //! 6. Memory is bounded by configuration: nothing grows with the number of sessions.
 //!
@@ -74,4 +75,5 @@ pub mod operators;
 pub mod run;
 pub mod scoring;
 pub mod storage;
+pub mod table;
 pub mod telemetry;

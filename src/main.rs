@@ -8,5 +8,7 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // In builds for tests: the points at which they stop the program. Otherwise nothing is there to be stopped at.
+    let _points = fail::has_failpoints().then(fail::FailScenario::setup);
     normstream::cli::main(normstream::cli::Args::parse())
 }

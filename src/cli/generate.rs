@@ -13,7 +13,7 @@ use crate::engine::{FileFormat, STDIN};
 use crate::error::Error;
 use crate::generate::{NAMED_GROUPS, NormGenerator, NormOptions, Respondents, SessionGenerator, SessionOptions};
 use crate::model::Layout;
-use crate::run::{BatchTable, OutputTarget, Progress, TableJob};
+use crate::run::{ResultFormat, Target, BatchTable, OutputTarget, Progress, TableJob};
 use crate::storage::Storage;
 use crate::telemetry::{ProgressReporter, table_summary};
 
@@ -186,7 +186,7 @@ async fn generate_norms(args: NormsArgs, config: &Config) -> Result<(), Error> {
 fn same_place(one: &OutputTarget, other: &OutputTarget) -> bool {
     let url = |target: &OutputTarget| match target {
         OutputTarget::Stdout(_) => None,
-        OutputTarget::File(location, _) | OutputTarget::Folder(location) => Some(location.url()),
+        OutputTarget::File(location, _) => Some(location.url()),
     };
     url(one) == url(other)
 }
@@ -204,9 +204,12 @@ impl<'a> TableWriter<'a> {
         Ok(TableWriter { config, storage, overwrite })
     }
 
-    /// A target that may be written.
+    /// A target that may be written: of a folder, a Parquet file in it.
     async fn target(&self, name: &str, format: Option<FileFormat>) -> Result<OutputTarget, Error> {
-        let target = OutputTarget::new(&self.storage, name, format)?;
+        let target = match Target::new(&self.storage, name, format.map(ResultFormat::File))? {
+            Target::Output(target) => target,
+            Target::Table(folder, _) => OutputTarget::File(folder.child("part-00000.parquet"), FileFormat::Parquet),
+        };
         target.check(self.overwrite).await?;
         Ok(target)
     }

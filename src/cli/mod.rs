@@ -5,6 +5,7 @@ mod demo;
 mod explain;
 mod generate;
 mod input;
+mod into_table;
 mod instrument;
 mod norms;
 mod score;
@@ -22,6 +23,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{Config, Flags};
 use crate::error::Error;
+use crate::run::Hold;
 use crate::telemetry;
 
 /// Re-score psychometric assessment sessions in bulk.
@@ -107,7 +109,8 @@ fn run(args: Args) -> Result<(), Error> {
     match args.command {
         Command::Score(args) => {
             let config = load(args.flags())?;
-            block_on(config.settings.threads, score::score(*args, config))
+            let hold = Hold::default();
+            block_on_held(config.settings.threads, hold.clone(), score::score(*args, config, hold))
         }
         Command::Sql(args) => {
             let config = load(args.flags())?;
@@ -140,6 +143,8 @@ fn run(args: Args) -> Result<(), Error> {
 
 /// How long a signal waits for what cannot be cancelled.
 const LAST_WRITE: Duration = Duration::from_secs(1);
+/// How long it waits for a commit that has begun.
+const LAST_COMMIT: Duration = Duration::from_secs(8);
 
 /// A runtime with so many workers.
 fn runtime(threads: usize) -> Result<Runtime, Error> {
@@ -149,12 +154,28 @@ fn runtime(threads: usize) -> Result<Runtime, Error> {
 
 /// Runs a command on a runtime with so many workers, until it ends or a signal ends it.
 fn block_on(threads: usize, command: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    block_on_held(threads, Hold::default(), command)
+}
+
+/// The same; a signal waits a while for what holds `hold`.
+fn block_on_held(
+    threads: usize,
+    hold: Hold,
+    command: impl Future<Output = Result<(), Error>>,
+) -> Result<(), Error> {
     let runtime = runtime(threads)?;
     let result = runtime.block_on(async {
+        tokio::pin!(command);
+        let signal = tokio::select! {
+            result = &mut command => return result,
+            signal = signals::received() => signal,
+        };
         tokio::select! {
-            result = command => result,
-            signal = signals::received() => Err(signal),
+            _ = &mut command => {}
+            () = hold.released() => {}
+            () = tokio::time::sleep(LAST_COMMIT) => {}
         }
+        Err(signal)
     });
     match result {
         // A write to disk that was under way takes its unfinished file with it, but only when it has ended.

@@ -7,10 +7,12 @@ use clap::{Args, ValueEnum};
 use datafusion::physical_plan::displayable;
 
 use crate::cli::input::{NormArgs, Opened, SessionArgs};
+use crate::cli::into_table::{IntoTable, IntoTableArgs};
 use crate::config::{Config, ErrorPolicy, Flags, ProgressStyle};
-use crate::engine::{FileFormat, InputPart, STDIN, Scoring, unknown_output};
+use crate::engine::{InputPart, STDIN, Scoring, unknown_output};
 use crate::error::Error;
-use crate::run::{OutputTarget, RunReport, ScoreJob};
+use crate::run::{Hold, OutputTarget, ResultFormat, RunReport, ScoreJob, Target};
+use crate::table::Table;
 use crate::telemetry::{ProgressReporter, summary};
 
 /// Score session files.
@@ -19,15 +21,18 @@ use crate::telemetry::{ProgressReporter, summary};
 pub(super) struct ScoreArgs {
     #[command(flatten)]
     sessions: SessionArgs,
-    /// Where results go: a file, a folder, a URL, or - for standard output (NDJSON).
+    /// Where results go: a folder (a table), a file, a URL of one of them, or - for standard output (NDJSON).
     #[arg(long, value_name = "OUT", required_unless_present = "explain")]
     to: Option<String>,
-    /// Format of the results, where the name does not say it: parquet, csv, ndjson or arrow.
+    /// Format of the results, where the name does not say it: parquet, csv, ndjson or arrow for a file; delta or parquet for a
+    /// folder [default for a folder: what it is, or delta].
     #[arg(long, value_name = "FORMAT")]
-    format: Option<FileFormat>,
-    /// Replace what is there.
+    format: Option<ResultFormat>,
+    /// Replace what is there; for a table the same as --mode overwrite.
     #[arg(long)]
-    overwrite: bool,
+    pub(super) overwrite: bool,
+    #[command(flatten)]
+    pub(super) table: IntoTableArgs,
     #[command(flatten)]
     norms: NormArgs,
     /// A column of the input that the results pass through. Repeatable.
@@ -59,20 +64,21 @@ pub(super) struct ScoreArgs {
     stats: Option<String>,
     /// Print the plan; with `analyze`, score and then print the plan with what each operator measured.
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "plan")]
-    explain: Option<Explain>,
+    pub(super) explain: Option<Explain>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   normstream score sessions.parquet --to results.parquet
   normstream score sessions/ --to results/ --norms norms.csv --pass team_id
+  normstream score 's3://in/2024/*.parquet' --to s3://out/results/ --mode overwrite --dry-run
   normstream score 'in/*.csv.gz' --to out.ndjson --column user_id=respondent --max-failures 100
   normstream score ranks.parquet --attributes sessions.csv --to results.arrow
   normstream score sessions.parquet --to - --select session_id,style | head
   normstream score sessions.parquet --explain";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Explain {
+pub(super) enum Explain {
     /// The plan alone; nothing is scored.
     Plan,
     /// The plan with figures, after scoring.
@@ -94,7 +100,9 @@ impl ScoreArgs {
 }
 
 /// Scores sessions.
-pub(super) async fn score(args: ScoreArgs, config: Config) -> Result<(), Error> {
+///
+/// `hold` is held while a table is committed.
+pub(super) async fn score(args: ScoreArgs, config: Config, hold: Hold) -> Result<(), Error> {
     let columns = output_columns(&args)?;
     let opened = Opened::new(&config, &args.sessions, &args.norms, &args.passed).await?;
     let job = ScoreJob {
@@ -109,18 +117,17 @@ pub(super) async fn score(args: ScoreArgs, config: Config) -> Result<(), Error> 
     let Some(to) = args.to.as_deref().filter(|_| args.explain != Some(Explain::Plan)) else {
         return explain_plan(&job);
     };
-    let target = OutputTarget::new(&opened.storage, to, args.format)?;
-    if to == STDIN && args.stats.as_deref() == Some(STDIN) {
-        return Err(Error::Usage("--to - and --stats - cannot both go to standard output".to_owned()));
-    }
-    target.check(args.overwrite).await?;
-    let progress = Arc::new(job.progress());
-    let reporter = ProgressReporter::start(config.settings.progress, &progress, Some(&opened.norms));
-    let (report, profile) = job.run(&opened.storage, target, args.overwrite, &progress).await?;
-    reporter.finish(&report, &summary(&report));
-    if args.explain == Some(Explain::Analyze) {
-        crate::telemetry::print_line(profile.to_string().trim_end());
-    }
+    let report = match Target::new(&opened.storage, to, args.format)? {
+        Target::Table(folder, format) => {
+            let table = Table::open_or_new(&opened.storage, &folder, format).await?;
+            let into = IntoTable { args: &args, config: &config, norms: &opened.norms, hold };
+            match into.run(job, table).await? {
+                Some(report) => report,
+                None => return Ok(()),
+            }
+        }
+        Target::Output(target) => into_output(&args, &config, &opened, &job, target).await?,
+    };
     if let Some(file) = &args.stats {
         write_stats(file, &report)?;
     }
@@ -131,6 +138,29 @@ pub(super) async fn score(args: ScoreArgs, config: Config) -> Result<(), Error> 
         ))),
         _ => Ok(()),
     }
+}
+
+/// Scores into a file or to standard output.
+async fn into_output(
+    args: &ScoreArgs,
+    config: &Config,
+    opened: &Opened,
+    job: &ScoreJob,
+    target: OutputTarget,
+) -> Result<RunReport, Error> {
+    args.table.refuse_for_files()?;
+    if matches!(target, OutputTarget::Stdout(_)) && args.stats.as_deref() == Some(STDIN) {
+        return Err(Error::Usage("--to - and --stats - cannot both go to standard output".to_owned()));
+    }
+    target.check(args.overwrite).await?;
+    let progress = Arc::new(job.progress());
+    let reporter = ProgressReporter::start(config.settings.progress, &progress, Some(&opened.norms));
+    let (report, profile) = job.run(&opened.storage, target, args.overwrite, &progress).await?;
+    reporter.finish(&report, &summary(&report));
+    if args.explain == Some(Explain::Analyze) {
+        crate::telemetry::print_line(profile.to_string().trim_end());
+    }
+    Ok(report)
 }
 
 /// The output's columns: all results and the passed ones, or those selected of them.

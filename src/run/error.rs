@@ -6,6 +6,7 @@ use datafusion::error::DataFusionError;
 use crate::engine::EngineError;
 use crate::operators::row_group::RowGroupError;
 use crate::storage::StorageError;
+use crate::table::TableError;
 
 /// An error of a run. Whichever it is, the target is as it was before.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,29 @@ pub enum RunError {
     /// The target could not be written.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The table could not be read or committed.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A file of a run's bookkeeping cannot be read or written.
+    #[error("{file} is not what a run leaves: {what}; if nothing needs this run any more, move its folder away")]
+    Bookkeeping {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A file has the name of a part of this run, and other bytes.
+    #[error(
+        "{file} has {found} bytes where this run writes {expected}: something else wrote it; move it away, then run again"
+    )]
+    OtherFile {
+        /// The file.
+        file: String,
+        /// Its size.
+        found: u64,
+        /// The size it should have.
+        expected: u64,
+    },
     /// Rows could not be encoded as Parquet.
     #[error(transparent)]
     Parquet(#[from] RowGroupError),
@@ -45,8 +69,13 @@ pub enum RunError {
         /// The target.
         target: String,
     },
-    /// Only Parquet is written as a folder of files.
-    #[error("{target} is a folder, and {format} is written as one file: name the file, or choose --format parquet")]
+    /// A table is a folder.
+    #[error("--format delta writes a folder, and - is standard output: name a folder, or choose another format")]
+    DeltaToStdout,
+    /// Only tables are written as a folder of files.
+    #[error(
+        "{target} is a folder, and {format} is written as one file: name the file, or choose --format delta or parquet"
+    )]
     FolderFormat {
         /// The target.
         target: String,
@@ -104,6 +133,7 @@ impl RunError {
         match self {
             RunError::Engine(error) => error.is_retryable(),
             RunError::Storage(error) => error.is_retryable(),
+            RunError::Table(error) => error.is_retryable(),
             _ => false,
         }
     }

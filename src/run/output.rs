@@ -1,6 +1,8 @@
-//! Where results go: a file, a folder of Parquet files, or standard output. Files become visible at the commit, all at once.
+//! Where results go: a table, a file or standard output; and how the latter two are written. A file becomes visible at the
+//! commit, whole.
 
 use std::io::{self, ErrorKind, Write};
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
@@ -16,62 +18,95 @@ use crate::operators::row_group::{ParquetFile, RowGroupOptions};
 use crate::run::RunError;
 use crate::run::encode::{Encoded, written_schema};
 use crate::storage::{Location, Storage, Upload};
+use crate::table::TableFormat;
 
-/// A folder's Parquet files are closed when they have this many bytes.
-const FILE_BYTES: u64 = 256 << 20;
+/// A format of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResultFormat {
+    /// A file format; for a folder Parquet alone.
+    File(FileFormat),
+    /// A Delta table.
+    Delta,
+}
+
+impl FromStr for ResultFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "delta" => Ok(ResultFormat::Delta),
+            other => match other.parse() {
+                Ok(format) => Ok(ResultFormat::File(format)),
+                Err(_) => Err(format!("'{other}' is not a format: delta, parquet, csv, ndjson or arrow")),
+            },
+        }
+    }
+}
 
 /// A target, understood: what `--to` and `--format` say together.
 #[derive(Debug, Clone)]
-pub enum OutputTarget {
-    /// Standard output.
-    Stdout(FileFormat),
-    /// One file.
-    File(Location, FileFormat),
-    /// A folder of Parquet files.
-    Folder(Location),
+pub enum Target {
+    /// Something that is written in one go.
+    Output(OutputTarget),
+    /// The folder of a table, and its format if one was given.
+    Table(Location, Option<TableFormat>),
 }
 
-impl OutputTarget {
+impl Target {
     /// Understands a target.
     ///
-    /// `-` is standard output, as NDJSON unless a format is given. A name that ends in `/`, an existing local folder, or a
-    /// name without an extension and no format but Parquet is a folder. Anything else is a file, whose format the extension
-    /// says unless one is given.
-    pub fn new(storage: &Storage, target: &str, format: Option<FileFormat>) -> Result<Self, RunError> {
+    /// `-` is standard output, as NDJSON unless a format is given. A name that ends in `/`, an existing local folder, a
+    /// name without an extension and no format but Parquet, and anything that is to be Delta, is the folder of a table.
+    /// Anything else is a file, whose format the extension says unless one is given.
+    pub fn new(storage: &Storage, target: &str, format: Option<ResultFormat>) -> Result<Self, RunError> {
+        let file_format = match format {
+            Some(ResultFormat::Delta) if target == STDIN => return Err(RunError::DeltaToStdout),
+            Some(ResultFormat::Delta) => return Ok(Target::Table(storage.open(target)?, Some(TableFormat::Delta))),
+            Some(ResultFormat::File(format)) => Some(format),
+            None => None,
+        };
         if target == STDIN {
-            return Ok(OutputTarget::Stdout(format.unwrap_or(FileFormat::Ndjson)));
+            return Ok(Target::Output(OutputTarget::Stdout(file_format.unwrap_or(FileFormat::Ndjson))));
         }
         let location = storage.open(target)?;
         let named = format_of_name(target).filter(|(_, compression)| *compression == Compression::None);
         let has_extension = location.path.extension().is_some();
         let is_folder = location.is_folder()
             || location.file_path().is_some_and(|path| path.is_dir())
-            || (!has_extension && matches!(format, None | Some(FileFormat::Parquet)));
-        match (is_folder, format, named) {
-            (true, None | Some(FileFormat::Parquet), _) => Ok(OutputTarget::Folder(location)),
+            || (!has_extension && matches!(file_format, None | Some(FileFormat::Parquet)));
+        match (is_folder, file_format, named) {
+            (true, None, _) => Ok(Target::Table(location, None)),
+            (true, Some(FileFormat::Parquet), _) => Ok(Target::Table(location, Some(TableFormat::Parquet))),
             (true, Some(format), _) => Err(RunError::FolderFormat { target: target.to_owned(), format: format.name() }),
-            (false, Some(format), _) | (false, None, Some((format, _))) => Ok(OutputTarget::File(location, format)),
+            (false, Some(format), _) | (false, None, Some((format, _))) => {
+                Ok(Target::Output(OutputTarget::File(location, format)))
+            }
             (false, None, None) => Err(RunError::UnknownTargetFormat { target: target.to_owned() }),
         }
     }
+}
 
+/// What is written in one go.
+#[derive(Debug, Clone)]
+pub enum OutputTarget {
+    /// Standard output.
+    Stdout(FileFormat),
+    /// One file.
+    File(Location, FileFormat),
+}
+
+impl OutputTarget {
     /// The format that is written.
     pub fn format(&self) -> FileFormat {
         match self {
             OutputTarget::Stdout(format) | OutputTarget::File(_, format) => *format,
-            OutputTarget::Folder(_) => FileFormat::Parquet,
         }
     }
 
     /// Fails when the target exists and may not be replaced, before any work is done.
     pub async fn check(&self, overwrite: bool) -> Result<(), RunError> {
-        let exists = match self {
-            OutputTarget::Stdout(_) => false,
-            OutputTarget::File(location, _) => location.exists().await?,
-            OutputTarget::Folder(location) => !location.list_files().await?.is_empty(),
-        };
         match self {
-            OutputTarget::File(location, _) | OutputTarget::Folder(location) if exists && !overwrite => {
+            OutputTarget::File(location, _) if !overwrite && location.exists().await? => {
                 Err(RunError::TargetExists { target: location.to_string() })
             }
             _ => Ok(()),
@@ -86,8 +121,6 @@ pub struct Output {
     overwrite: bool,
     plan_schema: SchemaRef,
     options: RowGroupOptions,
-    /// Files that are complete but not visible yet.
-    finished: Vec<Upload>,
     current: Option<OpenFile>,
     bytes: u64,
     rows: u64,
@@ -108,7 +141,6 @@ impl Output {
             overwrite,
             plan_schema,
             options,
-            finished: Vec::new(),
             current: None,
             bytes: 0,
             rows: 0,
@@ -131,31 +163,19 @@ impl Output {
         let mut file = self.open_file().await?;
         let bytes = file.writer.append(encoded)?;
         file.send(bytes, &mut self.bytes).await?;
-        let full = matches!(self.target, OutputTarget::Folder(_)) && file.size() >= FILE_BYTES;
         self.current = Some(file);
-        if full { self.close_file().await } else { Ok(()) }
+        Ok(())
     }
 
     /// Makes everything visible. A result without rows is a file without rows.
     pub async fn commit(mut self) -> Result<(u64, u64), RunError> {
-        if self.current.is_none() && self.finished.is_empty() {
-            let file = self.open_file().await?;
-            self.current = Some(file);
-        }
-        self.close_file().await?;
-        let replaced = match &self.target {
-            OutputTarget::Folder(folder) if self.overwrite => folder.list_files().await?,
-            _ => Vec::new(),
-        };
-        let mut written = Vec::with_capacity(self.finished.len());
-        for upload in std::mem::take(&mut self.finished) {
-            written.push(upload.location().path.clone());
-            upload.commit().await?;
-        }
-        if let OutputTarget::Folder(folder) = &self.target {
-            for old in replaced.into_iter().filter(|old| !written.contains(&old.location)) {
-                folder.at(old.location).delete().await?;
-            }
+        let OpenFile { writer, mut sink } = self.open_file().await?;
+        let tail = writer.finish()?;
+        self.bytes += tail.len() as u64;
+        sink.send(tail).await?;
+        match sink {
+            Sink::Upload(upload) => drop(upload.commit().await?),
+            Sink::Stdout(mut stdout) => stdout.flush().await.map_err(stdout_error)?,
         }
         Ok((self.bytes, self.rows))
     }
@@ -169,43 +189,21 @@ impl Output {
             OutputTarget::File(location, _) => {
                 Sink::Upload(Box::new(self.storage.upload(location, self.overwrite).await?))
             }
-            OutputTarget::Folder(folder) => {
-                let location = folder.child(&format!("part-{:05}.parquet", self.finished.len()));
-                Sink::Upload(Box::new(self.storage.upload(&location, self.overwrite).await?))
-            }
         };
         let (writer, head) = FileEncoder::new(self.target.format(), &self.plan_schema, &self.options)?;
-        let mut file = OpenFile { writer, sink, sent: 0 };
+        let mut file = OpenFile { writer, sink };
         file.send(head, &mut self.bytes).await?;
         Ok(file)
-    }
-
-    async fn close_file(&mut self) -> Result<(), RunError> {
-        let Some(OpenFile { writer, mut sink, .. }) = self.current.take() else { return Ok(()) };
-        let tail = writer.finish()?;
-        self.bytes += tail.len() as u64;
-        sink.send(tail).await?;
-        match sink {
-            Sink::Upload(upload) => self.finished.push(*upload),
-            Sink::Stdout(mut stdout) => stdout.flush().await.map_err(stdout_error)?,
-        }
-        Ok(())
     }
 }
 
 struct OpenFile {
     writer: FileEncoder,
     sink: Sink,
-    sent: u64,
 }
 
 impl OpenFile {
-    fn size(&self) -> u64 {
-        self.sent
-    }
-
     async fn send(&mut self, bytes: Bytes, total: &mut u64) -> Result<(), RunError> {
-        self.sent += bytes.len() as u64;
         *total += bytes.len() as u64;
         self.sink.send(bytes).await
     }
@@ -307,10 +305,10 @@ fn arrow_failed(source: arrow::error::ArrowError) -> RunError {
 
 /// Bytes that a synchronous writer leaves and an asynchronous sink takes.
 #[derive(Debug, Clone, Default)]
-struct Buffer(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Buffer(Arc<Mutex<Vec<u8>>>);
 
 impl Buffer {
-    fn take(&self) -> Bytes {
+    pub(super) fn take(&self) -> Bytes {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).into()
     }
 }

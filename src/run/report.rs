@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::model::FaultCode;
 use crate::norms::NormStats;
+use crate::run::journal::PartRecord;
 use crate::run::peak_memory_bytes;
 use crate::storage::PoolStatus;
 
@@ -65,6 +66,16 @@ impl Progress {
     pub(super) fn add_part(&self, bytes_read: u64, bytes_of_part: u64) {
         self.bytes_read.fetch_add(bytes_read, Ordering::Relaxed);
         self.bytes_of_finished_parts.fetch_add(bytes_of_part, Ordering::Relaxed);
+    }
+
+    /// Counts a part that an earlier process has done.
+    pub(super) fn add_resumed(&self, record: &PartRecord, bytes_of_part: u64) {
+        self.add_sessions(record.sessions);
+        for code in FaultCode::ALL {
+            let failed = record.failed_by_code.get(code.as_str()).copied().unwrap_or_default();
+            self.failed[code as usize].fetch_add(failed, Ordering::Relaxed);
+        }
+        self.add_part(0, bytes_of_part);
     }
 
     /// Sessions that went through, failed ones included.

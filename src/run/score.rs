@@ -2,19 +2,15 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::{DataType, SchemaRef, UInt8Type};
+use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 
 use crate::engine::{EngineError, InputPart, Scoring, SessionInput};
-use crate::model::FaultCode;
-use crate::model::result::{ERROR, ERROR_CODE, OK};
-use crate::model::session::SESSION_ID;
 use crate::operators::NormContext;
 use crate::operators::row_group::RowGroupOptions;
+use crate::run::account::{COUNTED, Counts, account_for};
 use crate::run::encode::{Encoded, PartEncoder};
 use crate::run::ordered::{OrderedParts, PartSink};
 use crate::run::output::Output;
@@ -55,9 +51,6 @@ pub struct ScoreJob {
     /// How Parquet is encoded.
     pub row_groups: RowGroupOptions,
 }
-
-/// What a part is counted by, beside the columns of the output.
-const COUNTED: [&str; 4] = [OK, ERROR_CODE, ERROR, SESSION_ID];
 
 impl ScoreJob {
     /// The plan of one part: the output's columns, then those it is counted by that are not among them.
@@ -133,7 +126,8 @@ impl PartWorker {
     async fn score(mut self, sink: PartSink<Encoded>) -> Result<(), RunError> {
         let mut batches = self.plan.execute(0, self.job.context.task_ctx())?;
         while let Some(batch) = batches.next().await {
-            let batch = self.account_for(batch?)?;
+            let columns = self.job.columns.len();
+            let batch = account_for(batch?, columns, self.job.on_error, &self.progress, &mut Counts::default())?;
             let step = self.encoder.rows_at_once();
             for from in (0..batch.num_rows()).step_by(step) {
                 let rows = batch.slice(from, step.min(batch.num_rows() - from));
@@ -155,42 +149,4 @@ impl PartWorker {
         self.profile.lock().unwrap_or_else(PoisonError::into_inner).add(&self.plan);
         Ok(())
     }
-
-    /// Counts a batch, does with its failed sessions what the job says, and selects the output's columns.
-    fn account_for(&self, batch: RecordBatch) -> Result<RecordBatch, RunError> {
-        self.progress.add_sessions(batch.num_rows() as u64);
-        let schema = batch.schema();
-        let column = |name| Ok::<_, RunError>(batch.column(schema.index_of(name)?));
-        let ok: &BooleanArray = column(OK)?.as_boolean();
-        let mut kept = batch.clone();
-        if ok.false_count() > 0 {
-            let codes = column(ERROR_CODE)?.as_dictionary::<UInt8Type>();
-            for code in codes.keys().iter().flatten() {
-                self.progress.add_failed(FaultCode::ALL[usize::from(code)]);
-            }
-            match self.job.on_error {
-                OnError::Keep => {}
-                OnError::Drop => kept = filter_record_batch(&batch, ok)?,
-                OnError::Fail => return Err(first_failure(&batch, ok)?),
-            }
-        }
-        let output: Vec<usize> = (0..self.job.columns.len()).collect();
-        Ok(kept.project(&output)?)
-    }
-}
-
-/// The error that names the first failed session of a batch.
-fn first_failure(batch: &RecordBatch, ok: &BooleanArray) -> Result<RunError, RunError> {
-    let row = (0..ok.len()).find(|&row| !ok.value(row)).unwrap_or_default();
-    let text = |name: &str| {
-        let column = batch.column(batch.schema().index_of(name)?).slice(row, 1);
-        let text = cast(&column, &DataType::Utf8)?;
-        let text = text.as_string::<i32>();
-        Ok::<_, RunError>(if text.is_null(0) { "null".to_owned() } else { text.value(0).to_owned() })
-    };
-    Ok(RunError::SessionFailed {
-        code: text(ERROR_CODE)?,
-        error: text(ERROR)?,
-        place: format!("session_id {}", text(SESSION_ID)?),
-    })
 }

@@ -1,0 +1,214 @@
+//! One part of a run into a table: scored, and written as one immutable file.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use futures::StreamExt;
+
+use crate::engine::{FileFormat, InputPart, Source};
+use crate::model::result::documented_type;
+use crate::operators::row_group::ParquetFile;
+use crate::run::account::{Counts, account_for};
+use crate::run::encode::{Encoded, PartEncoder};
+use crate::run::journal::PartRecord;
+use crate::run::output::Buffer;
+use crate::run::profile::PlanProfile;
+use crate::run::report::Progress;
+use crate::run::{RunError, ScoreJob};
+use crate::storage::{Location, StorageError, Upload};
+use crate::table::{DataFile, Table, TableError, statistics, table_schema, table_type};
+
+/// The columns of a table's files, and what brings a plan's rows into their types.
+///
+/// Dictionaries stay as they are: the encoder writes them as their values.
+#[derive(Debug, Clone)]
+pub(super) struct TableColumns {
+    /// What the encoder is given.
+    pub(super) encoded: SchemaRef,
+    /// What is in the files.
+    pub(super) written: SchemaRef,
+    casts: Vec<Option<DataType>>,
+}
+
+impl TableColumns {
+    pub(super) fn new(plan: &Schema) -> Result<TableColumns, TableError> {
+        let written = Arc::new(table_schema(&crate::model::result::documented_schema(plan))?);
+        let cast_of = |found: &DataType| {
+            let wanted = table_type(found)?;
+            (documented_type(found) != wanted).then_some(wanted)
+        };
+        let casts: Vec<_> = plan.fields().iter().map(|field| cast_of(field.data_type())).collect();
+        let fields = plan.fields().iter().zip(&casts).map(|(field, cast)| match cast {
+            Some(wanted) => Arc::new(field.as_ref().clone().with_data_type(wanted.clone())),
+            None => Arc::clone(field),
+        });
+        let fields: Vec<_> = fields.map(|field| field.as_ref().clone().with_metadata(Default::default())).collect();
+        Ok(TableColumns { encoded: Arc::new(Schema::new(fields)), written, casts })
+    }
+
+    fn convert(&self, batch: RecordBatch) -> Result<RecordBatch, RunError> {
+        let columns = batch.columns().iter().zip(&self.casts).map(|(column, wanted)| match wanted {
+            Some(wanted) => cast(column, wanted),
+            None => Ok(Arc::clone(column)),
+        });
+        Ok(RecordBatch::try_new(Arc::clone(&self.encoded), columns.collect::<Result<Vec<_>, _>>()?)?)
+    }
+}
+
+/// The work on one part.
+pub(super) struct PartJob {
+    pub(super) number: usize,
+    pub(super) part: InputPart,
+    pub(super) job: Arc<ScoreJob>,
+    pub(super) table: Table,
+    pub(super) columns: TableColumns,
+    /// The name of its file.
+    pub(super) name: String,
+    pub(super) progress: Arc<Progress>,
+}
+
+impl PartJob {
+    /// Scores the part and writes its file; nothing is recorded.
+    ///
+    /// Memory: a batch on its way through the stages, a row group being encoded, and what an upload buffers.
+    pub(super) async fn run(self) -> Result<PartRecord, RunError> {
+        let started = Instant::now();
+        // A plan is executed once: a part that is done again gets a new one.
+        let plan = self.job.plan(&self.part)?;
+        let mut batches = plan.execute(0, self.job.context.task_ctx())?;
+        let mut encoder = PartEncoder::new(FileFormat::Parquet, &self.columns.encoded, &self.job.row_groups);
+        let (mut counts, mut file) = (Counts::default(), None);
+        while let Some(batch) = batches.next().await {
+            let width = self.job.columns.len();
+            let batch = account_for(batch?, width, self.job.on_error, &self.progress, &mut counts)?;
+            if let Some(encoded) = encoder.encode(&self.columns.convert(batch)?)? {
+                self.append(&mut file, encoded).await?;
+            }
+        }
+        drop(batches);
+        if let Some(encoded) = encoder.finish()? {
+            self.append(&mut file, encoded).await?;
+        }
+        self.check_unchanged().await?;
+        let file = match file {
+            Some(file) => Some(file.finish(&self.columns.written, &self.name).await?),
+            None => None,
+        };
+        let mut profile = PlanProfile::default();
+        profile.add(&plan);
+        let scanned = profile.sum("bytes_scanned") as u64;
+        let bytes_read = if scanned > 0 { scanned } else { self.part.bytes() };
+        self.progress.add_part(bytes_read, self.part.bytes());
+        Ok(PartRecord {
+            part: self.number,
+            file,
+            failures: None,
+            sessions: counts.sessions,
+            failed_by_code: counts.failed_by_code(),
+            bytes_read,
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+
+    async fn append(&self, file: &mut Option<PartFile>, encoded: Encoded) -> Result<(), RunError> {
+        let file = match file {
+            Some(file) => file,
+            none => {
+                let at = self.table.location_of_new(&self.name);
+                none.insert(PartFile::begin(&self.table, at, &self.columns.encoded, &self.job).await?)
+            }
+        };
+        file.append(encoded).await
+    }
+
+    /// Fails if the input is not any more what the plan was made for. What was read before was of one version then.
+    async fn check_unchanged(&self) -> Result<(), RunError> {
+        let Source::File(found) = &self.part.file.source else { return Ok(()) };
+        let now = found.location.head().await?;
+        if (now.size, &now.e_tag) == (found.meta.size, &found.meta.e_tag) {
+            return Ok(());
+        }
+        let (expected, found_now) = (found.meta.e_tag.clone(), now.e_tag);
+        Err(StorageError::Changed { target: found.location.to_string(), expected, found: found_now }.into())
+    }
+}
+
+/// A Parquet file on its way into a table.
+pub(super) struct PartFile {
+    at: Location,
+    upload: Option<Upload>,
+    parquet: ParquetFile<Buffer>,
+    buffer: Buffer,
+    rows: u64,
+    size: u64,
+}
+
+impl PartFile {
+    /// Begins a file. One that is there already, left by an earlier process before it was recorded, is kept: a name stands
+    /// for the bytes, so it is as good.
+    pub(super) async fn begin(
+        table: &Table,
+        at: Location,
+        schema: &SchemaRef,
+        job: &ScoreJob,
+    ) -> Result<PartFile, RunError> {
+        let buffer = Buffer::default();
+        let parquet = ParquetFile::try_new(buffer.clone(), schema, &job.row_groups)?;
+        let upload = match table.storage().upload(&at, false).await {
+            Ok(upload) => Some(upload),
+            Err(StorageError::AlreadyExists { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let mut file = PartFile { at, upload, parquet, buffer, rows: 0, size: 0 };
+        file.send().await?;
+        Ok(file)
+    }
+
+    pub(super) async fn append(&mut self, encoded: Encoded) -> Result<(), RunError> {
+        self.rows += encoded.rows() as u64;
+        match encoded {
+            Encoded::RowGroup(row_group) => self.parquet.append(row_group)?,
+            Encoded::Text(..) | Encoded::Batch(_) => unreachable!("a table's files are Parquet"),
+        }
+        self.send().await
+    }
+
+    async fn send(&mut self) -> Result<(), RunError> {
+        let bytes = self.buffer.take();
+        self.size += bytes.len() as u64;
+        match &mut self.upload {
+            Some(upload) if !bytes.is_empty() => Ok(upload.write(bytes).await?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Completes the file, durably.
+    pub(super) async fn finish(self, schema: &Schema, name: &str) -> Result<DataFile, RunError> {
+        let PartFile { at, upload, parquet, buffer, rows, size } = self;
+        let (_, footer) = parquet.finish()?;
+        let tail = buffer.take();
+        let size = size + tail.len() as u64;
+        let written = match upload {
+            Some(mut upload) => {
+                upload.write(tail).await?;
+                upload.commit().await.map(drop)
+            }
+            None => Err(StorageError::AlreadyExists { target: at.to_string() }),
+        };
+        match written {
+            Ok(()) => {}
+            // Somebody who does the same run was faster, or an answer was lost. The same name stands for the same bytes.
+            Err(StorageError::AlreadyExists { .. } | StorageError::OutcomeUnknown { .. }) => {
+                let found = at.head().await?.size;
+                if found != size {
+                    return Err(RunError::OtherFile { file: at.to_string(), found, expected: size });
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(DataFile { path: name.to_owned(), size, rows: Some(rows), statistics: statistics(schema, &footer) })
+    }
+}
