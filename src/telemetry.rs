@@ -12,8 +12,9 @@ use crate::config::{Config, ProgressStyle};
 use crate::norms::NormStore;
 use crate::run::{Progress, RunReport, TableReport};
 
-/// Log messages of at least this level are shown unless the environment asks for others.
-const DEFAULT_FILTER: &str = "warn";
+/// Log messages of at least this level are shown unless the environment asks for others. What the Delta libraries call an
+/// error or a warning, another commit that was faster or a table that is not there yet, is an ordinary answer to us.
+const DEFAULT_FILTER: &str = "warn,deltalake_core=off,buoyant_kernel=off,buoyant_kernel_engine=off";
 /// How often a bar is drawn.
 const BAR_PERIOD: Duration = Duration::from_millis(200);
 /// How often a line is printed where there is no bar.

@@ -13,7 +13,7 @@ use crate::engine::{FileFormat, STDIN};
 use crate::error::Error;
 use crate::generate::{NAMED_GROUPS, NormGenerator, NormOptions, Respondents, SessionGenerator, SessionOptions};
 use crate::model::Layout;
-use crate::run::{ResultFormat, Target, BatchTable, OutputTarget, Progress, TableJob};
+use crate::run::{BatchTable, OutputTarget, Progress, ResultFormat, TableJob, Target};
 use crate::storage::Storage;
 use crate::telemetry::{ProgressReporter, table_summary};
 

@@ -9,14 +9,15 @@ use tempfile::NamedTempFile;
 
 use crate::config::{Config, Flags, Profile, Scope};
 use crate::engine::{
-    ColumnNames, FileFormat, InputOptions, STDIN, Scoring, SessionInput, Source, Sources, StdinInput, chain_columns,
+    ColumnNames, FileFormat, InputOptions, PartLimits, STDIN, Scoring, SessionInput, Source, Sources, StdinInput,
+    chain_columns,
     discover, format_of_name, session_context,
 };
 use crate::error::Error;
 use crate::instrument::Instrument;
 use crate::model::Layout;
 use crate::norms::{Chain, ImportOptions, NormStore, open_norms};
-
+use crate::run::{PlannedInput, RunPlan};
 use crate::storage::Storage;
 
 /// Which sessions to read, and how to understand them.
@@ -123,12 +124,7 @@ impl Opened {
         norms: &NormArgs,
         passed: &[String],
     ) -> Result<Opened, Error> {
-        let instrument = open_instrument(norms)?;
-        let chain = open_chain(config, &instrument)?;
         let storage = Storage::new(config.settings.storage_options(), Config::environment())?;
-        let norms = open_norm_store(&storage, config, &instrument).await?;
-        let context = session_context(config.settings.engine_options(), &storage, Arc::clone(&norms))
-            .map_err(crate::engine::EngineError::from)?;
         let mut spooled = None;
         let sources = open_sources(&storage, sessions, &mut spooled).await?;
         let options = InputOptions {
@@ -137,11 +133,55 @@ impl Opened {
                 LayoutChoice::Given(layout) => Some(layout),
             },
             names: ColumnNames(sessions.columns.iter().cloned().collect()),
-            attributes: chain_columns(&chain),
             passed: passed.to_vec(),
             csv_newlines: sessions.csv_newlines,
             part_limits: config.settings.part_limits(),
+            ..InputOptions::default()
         };
+        Opened::from_sources(config, norms, storage, sources, options, spooled).await
+    }
+
+    /// Opens what a run was planned with. Norms and instrument are those of the settings.
+    pub(super) async fn of_plan(
+        config: &Config,
+        norms: &NormArgs,
+        storage: Storage,
+        plan: &RunPlan,
+    ) -> Result<Opened, Error> {
+        let urls = |inputs: &[PlannedInput]| inputs.iter().map(|input| input.url.clone()).collect::<Vec<_>>();
+        let (mut spooled, format) = (None, None);
+        let sources = Sources {
+            sessions: open_inputs(&storage, &urls(&plan.inputs), format, &mut spooled).await?,
+            attributes: open_inputs(&storage, &urls(&plan.attributes), format, &mut spooled).await?,
+        };
+        let known = crate::model::result::columns();
+        let columns = plan.columns.iter().map(|column| column.name.clone());
+        let names = plan.options.names.iter().filter_map(|name| name.split_once('='));
+        let options = InputOptions {
+            layout: plan.options.layout.parse().ok(),
+            names: ColumnNames(names.map(|(ours, theirs)| (ours.to_owned(), theirs.to_owned())).collect()),
+            passed: columns.filter(|column| !known.contains(column)).collect(),
+            csv_newlines: plan.options.csv_newlines,
+            part_limits: PartLimits { rows: plan.options.part_rows, text_bytes: plan.options.part_text_bytes },
+            ..InputOptions::default()
+        };
+        Opened::from_sources(config, norms, storage, sources, options, spooled).await
+    }
+
+    async fn from_sources(
+        config: &Config,
+        norms: &NormArgs,
+        storage: Storage,
+        sources: Sources,
+        options: InputOptions,
+        spooled: Option<NamedTempFile>,
+    ) -> Result<Opened, Error> {
+        let instrument = open_instrument(norms)?;
+        let chain = open_chain(config, &instrument)?;
+        let norms = open_norm_store(&storage, config, &instrument).await?;
+        let context = session_context(config.settings.engine_options(), &storage, Arc::clone(&norms))
+            .map_err(crate::engine::EngineError::from)?;
+        let options = InputOptions { attributes: chain_columns(&chain), ..options };
         let input = SessionInput::open(&context, sources, &instrument, options).await?;
         let scoring = Scoring { instrument, chain, layout: input.layout };
         Ok(Opened { storage, context, norms, input: Arc::new(input), scoring, _spooled: spooled })

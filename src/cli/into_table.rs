@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::model::FaultCode;
 use crate::norms::NormStore;
 use crate::run::{
-    Hold, Receipt, Reprocess, RunPlan, RunReport, ScoreJob, Standing, TableRun, WriteMode, WriteOptions,
+    Duplicates, Hold, Receipt, Reprocess, RunPlan, RunReport, ScoreJob, Standing, TableRun, WriteMode, WriteOptions,
 };
 use crate::table::Table;
 use crate::telemetry::{ProgressReporter, print_line, summary};
@@ -27,9 +27,16 @@ pub(super) struct IntoTableArgs {
     /// What happens to rows that are there [default: append].
     #[arg(long, value_enum, conflicts_with = "overwrite")]
     mode: Option<ModeArg>,
+    /// With --mode replace-sessions: what is done if the input has a session_id more than once.
+    #[arg(long, value_enum, default_value_t = DuplicatesArg::Fail)]
+    duplicates: DuplicatesArg,
     /// Print the plan and what there is of the run already; score and write nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Also write the sessions that cannot be scored to a table of their own, with all columns of their file, error_code and
+    /// error.
+    #[arg(long, value_name = "FOLDER")]
+    failures_to: Option<String>,
     /// Which parts of a run that is done already are done again.
     #[arg(long, value_enum, default_value_t = ReprocessArg::None)]
     reprocess: ReprocessArg,
@@ -41,6 +48,16 @@ enum ModeArg {
     Append,
     /// They give way to the new ones, all at once.
     Overwrite,
+    /// Those of the sessions that are scored give way, and all others stay: for scoring again.
+    ReplaceSessions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DuplicatesArg {
+    /// The run ends before the commit.
+    Fail,
+    /// The row with the latest completed_at stays.
+    Last,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,24 +75,44 @@ impl IntoTableArgs {
     pub(super) fn refuse_for_files(&self) -> Result<(), Error> {
         let given = [
             ("--mode", self.mode.is_some()),
+            ("--duplicates", self.duplicates != DuplicatesArg::Fail),
+            ("--failures-to", self.failures_to.is_some()),
             ("--dry-run", self.dry_run),
             ("--reprocess", self.reprocess != ReprocessArg::None),
         ];
         match given.iter().find(|(_, given)| *given) {
-            Some((option, _)) => {
-                Err(Error::Usage(format!("{option} is for tables, and --to names a file: name a folder, as in results/")))
-            }
+            Some((option, _)) => Err(Error::Usage(format!(
+                "{option} is for tables, and --to names a file: name a folder, as in results/"
+            ))),
             None => Ok(()),
         }
     }
 
-    fn write_options(&self, overwrite: bool) -> WriteOptions {
+    async fn write_options(&self, overwrite: bool, table: &Table) -> Result<WriteOptions, Error> {
         let mode = match self.mode {
             Some(ModeArg::Overwrite) => WriteMode::Overwrite,
             None if overwrite => WriteMode::Overwrite,
+            Some(ModeArg::ReplaceSessions) => WriteMode::ReplaceSessions,
             Some(ModeArg::Append) | None => WriteMode::Append,
         };
-        WriteOptions { mode, ..WriteOptions::default() }
+        let duplicates = match self.duplicates {
+            DuplicatesArg::Fail => Duplicates::Fail,
+            DuplicatesArg::Last => Duplicates::Last,
+        };
+        if duplicates != Duplicates::Fail && mode != WriteMode::ReplaceSessions {
+            return Err(Error::Usage(
+                "--duplicates is for --mode replace-sessions: other modes keep every row".to_owned(),
+            ));
+        }
+        let failures_to = match &self.failures_to {
+            Some(folder) => {
+                let folder = table.storage().open(folder)?;
+                let there = Table::open(table.storage(), &folder).await?;
+                Some(there.unwrap_or_else(|| Table::new(table.storage(), &folder, table.format())))
+            }
+            None => None,
+        };
+        Ok(WriteOptions { mode, duplicates, failures_to })
     }
 }
 
@@ -94,9 +131,10 @@ impl IntoTable<'_> {
             return Err(Error::Usage("--explain analyze is for a file: its parts go through one plan".to_owned()));
         }
         let limits = job.input.options.part_limits;
-        let limits = PartLimits { rows: PARTS_OF_A_FILE * limits.rows, text_bytes: PARTS_OF_A_FILE * limits.text_bytes };
+        let limits =
+            PartLimits { rows: PARTS_OF_A_FILE * limits.rows, text_bytes: PARTS_OF_A_FILE * limits.text_bytes };
         Arc::make_mut(&mut job.input).options.part_limits = limits;
-        let write = self.args.table.write_options(self.args.overwrite);
+        let write = self.args.table.write_options(self.args.overwrite, &table).await?;
         let run = TableRun::plan(job, table, &write).await?;
         let standing = run.standing().await?;
         if self.args.table.dry_run {

@@ -5,9 +5,10 @@ mod demo;
 mod explain;
 mod generate;
 mod input;
-mod into_table;
 mod instrument;
+mod into_table;
 mod norms;
+mod runs;
 mod score;
 mod signals;
 mod sql;
@@ -58,6 +59,8 @@ enum Command {
     Score(Box<score::ScoreArgs>),
     /// Ask SQL over sessions, norms and results; without -c and -f, a shell.
     Sql(Box<sql::SqlArgs>),
+    /// List, show, verify and clean the runs of a table.
+    Runs(Box<runs::RunsArgs>),
     /// Score one session and show every step.
     Explain(Box<explain::ExplainArgs>),
     /// Import, list, check and query norm tables.
@@ -121,6 +124,9 @@ fn run(args: Args) -> Result<(), Error> {
             } else {
                 block_on(threads, sql::sql(*args, config))
             }
+        Command::Runs(args) => {
+            let config = load(args.flags())?;
+            block_on(config.settings.threads, runs::runs(*args, config))
         }
         Command::Explain(args) => {
             let config = load(args.flags())?;
@@ -164,6 +170,12 @@ fn block_on_held(
     command: impl Future<Output = Result<(), Error>>,
 ) -> Result<(), Error> {
     let runtime = runtime(threads)?;
+fn block_on_held(threads: usize, hold: Hold, command: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Write { what: "to a new thread".to_owned(), source })?;
     let result = runtime.block_on(async {
         tokio::pin!(command);
         let signal = tokio::select! {

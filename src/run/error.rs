@@ -19,7 +19,40 @@ pub enum RunError {
     Storage(#[from] StorageError),
     /// The table could not be read or committed.
     #[error(transparent)]
-    Table(#[from] TableError),
+    Table(TableError),
+    /// Sessions of the long layout have no row of their own.
+    #[error(
+        "--failures-to is for the wide and the packed layout: in the long layout a session is many rows of its file"
+    )]
+    FailuresOfLongLayout,
+    /// A column of the input has a name that failed sessions need.
+    #[error(
+        "{file} has a column '{column}', which the table of failed sessions has for what is wrong: rename one of them"
+    )]
+    FailureColumn {
+        /// The column.
+        column: String,
+        /// The file.
+        file: String,
+    },
+    /// Failed sessions go where the results go.
+    #[error("--failures-to and --to are both {table}: give each its own folder")]
+    SameTable {
+        /// The table.
+        table: String,
+    },
+    /// Sessions cannot be told apart.
+    #[error("--mode replace-sessions goes by the column session_id: add it to --select")]
+    ReplaceWithoutId,
+    /// A run that replaces sessions has one of them twice.
+    #[error(
+        "the input has the session_id {session_id} more than once, and only one row of it can take the place of another: give \
+         --duplicates last to keep the one with the latest completed_at"
+    )]
+    DuplicateSession {
+        /// The session.
+        session_id: String,
+    },
     /// A file of a run's bookkeeping cannot be read or written.
     #[error("{file} is not what a run leaves: {what}; if nothing needs this run any more, move its folder away")]
     Bookkeeping {
@@ -27,6 +60,35 @@ pub enum RunError {
         file: String,
         /// What is wrong with it.
         what: String,
+    },
+    /// A temporary folder could not be made.
+    #[error("cannot make a temporary folder")]
+    Scratch(#[source] std::io::Error),
+    /// A run that is to go on is being removed.
+    #[error(
+        "run {run} is being removed by `normstream runs clean`: let that end, or run it again, and then repeat this command"
+    )]
+    BeingCleaned {
+        /// The run.
+        run: String,
+    },
+    /// No run of a table has this id.
+    #[error("{table} has no run {run}{}", if known.is_empty() { "; it has none".to_owned() } else { format!("; it has {}", known.join(", ")) })]
+    NoSuchRun {
+        /// The table.
+        table: String,
+        /// The id, or the beginning of one.
+        run: String,
+        /// Those that it has, a few of them.
+        known: Vec<String>,
+    },
+    /// What would be scored is not what a run was.
+    #[error("this is not run {run} again: {}", changes.join("; "))]
+    NotTheSameRun {
+        /// The run.
+        run: String,
+        /// What is different.
+        changes: Vec<String>,
     },
     /// A file has the name of a part of this run, and other bytes.
     #[error(
@@ -115,6 +177,19 @@ pub enum RunError {
     Worker,
 }
 
+impl From<TableError> for RunError {
+    fn from(error: TableError) -> Self {
+        match error {
+            // What a run decided within a commit fails as it would outside.
+            TableError::Revision(source) => match source.downcast::<RunError>() {
+                Ok(own) => *own,
+                Err(source) => RunError::Table(TableError::Revision(source)),
+            },
+            error => RunError::Table(error),
+        }
+    }
+}
+
 impl From<DataFusionError> for RunError {
     fn from(error: DataFusionError) -> Self {
         RunError::Engine(EngineError::Plan(error))
@@ -134,6 +209,7 @@ impl RunError {
             RunError::Engine(error) => error.is_retryable(),
             RunError::Storage(error) => error.is_retryable(),
             RunError::Table(error) => error.is_retryable(),
+            RunError::BeingCleaned { .. } => true,
             _ => false,
         }
     }

@@ -13,21 +13,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use fail::fail_point;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::engine::InputPart;
+use crate::model::session::SESSION_ID;
 use crate::operators::NormContext;
+use crate::run::failures::FailureTable;
 use crate::run::hold::Hold;
 use crate::run::journal::{Journal, PartRecord, PlanRecord, known_runs};
 use crate::run::part::{PartJob, TableColumns};
-use crate::run::plan::{RunId, RunPlan, WriteOptions};
+use crate::run::plan::{RunId, RunPlan, WriteMode, WriteOptions};
 use crate::run::receipt::{Receipt, Totals};
 use crate::run::report::Progress;
-use crate::run::revision::RunRevision;
+use crate::run::revision::{OwnFiles, RunRevision};
 use crate::run::{RunError, ScoreJob, peak_memory_bytes};
 use crate::storage::StorageError;
-use crate::table::{Outcome, Table, TableError, Transaction, difference};
+use crate::table::{Outcome, Overwrite, Table, TableError, Transaction, difference};
 
 /// Which parts of a run that is committed are done again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,6 +54,7 @@ pub struct TableRun {
     parts: Vec<InputPart>,
     table: Table,
     columns: TableColumns,
+    failures: Option<FailureTable>,
     journal: Journal,
 }
 
@@ -88,21 +92,27 @@ pub struct RunResult {
 impl TableRun {
     /// Plans a job for a table, which may exist or not. Reads the table's log, no sessions; writes nothing.
     pub async fn plan(job: ScoreJob, table: Table, write: &WriteOptions) -> Result<TableRun, RunError> {
-        let columns = TableColumns::new(&job.output_schema()?)?;
-        match table.snapshot().await? {
-            None => table.check_new().await?,
-            Some(snapshot) => {
-                if let Some(difference) = difference(&snapshot.schema, &columns.written) {
-                    let table = table.root().to_string();
-                    return Err(TableError::Schema { table, difference }.into());
-                }
-            }
+        let columns = TableColumns::new(job.output_schema()?.as_ref())?;
+        if write.mode == WriteMode::ReplaceSessions && columns.written.index_of(SESSION_ID).is_err() {
+            return Err(RunError::ReplaceWithoutId);
         }
+        check_table(&table, &columns.written).await?;
+        let failures = match &write.failures_to {
+            Some(failures) if failures.root().url() == table.root().url() => {
+                return Err(RunError::SameTable { table: table.root().to_string() });
+            }
+            Some(failures) => {
+                let failures = FailureTable::new(failures.clone(), &job.input)?;
+                check_table(&failures.table, &failures.schema).await?;
+                Some(failures)
+            }
+            None => None,
+        };
         let plan = RunPlan::new(&job, table.format(), write)?;
         let id = plan.id();
         let journal = Journal::new(&table, &id);
         let parts = job.input.parts();
-        Ok(TableRun { id, plan, job: Arc::new(job), parts, table, columns, journal })
+        Ok(TableRun { id, plan, job: Arc::new(job), parts, table, columns, failures, journal })
     }
 
     /// The id.
@@ -183,10 +193,12 @@ impl TableRun {
             (None, _) => (1, BTreeMap::new()),
         };
         let plan = self.journal.begin(&self.plan).await?;
+        self.journal.enter().await?;
         fail_point!("run-planned", |_| std::process::abort());
         let (records, resumed) = self.score(attempt, kept, progress).await?;
         fail_point!("run-scored", |_| std::process::abort());
         let holding = hold.take().await;
+        self.journal.check_kept().await?;
         let result = self.finish(attempt, &plan, records, resumed, progress).await;
         drop(holding);
         result
@@ -208,15 +220,7 @@ impl TableRun {
         let resumed = records.len();
         let missing: Vec<usize> = (0..self.parts.len()).filter(|part| !records.contains_key(part)).collect();
         let work = stream::iter(missing).map(|number| {
-            let job = PartJob {
-                number,
-                part: self.parts[number].clone(),
-                job: Arc::clone(&self.job),
-                table: self.table.clone(),
-                columns: self.columns.clone(),
-                name: self.file_name(number, attempt),
-                progress: Arc::clone(progress),
-            };
+            let job = self.part_job(number, attempt, &self.table, progress);
             let journal = self.journal.clone();
             // A task of its own, so that parts are scored on as many threads; ended with this future.
             let mut task = tokio::task::JoinSet::new();
@@ -234,23 +238,37 @@ impl TableRun {
         Ok((records.into_values().collect(), resumed))
     }
 
+    /// The work on a part, whose file is put where a table has its new files.
+    pub(super) fn part_job(&self, number: usize, attempt: i64, into: &Table, progress: &Arc<Progress>) -> PartJob {
+        PartJob {
+            number,
+            part: self.parts[number].clone(),
+            job: Arc::clone(&self.job),
+            table: into.clone(),
+            columns: self.columns.clone(),
+            name: self.file_name(number, attempt),
+            failures: self.failures.clone(),
+            progress: Arc::clone(progress),
+        }
+    }
+
+    /// What is recorded of an attempt.
+    pub(super) async fn records(&self, attempt: i64) -> Result<BTreeMap<usize, PartRecord>, RunError> {
+        self.journal.entries(attempt).await
+    }
+
     /// Forgets records whose file is not there any more, so that its part is done again.
     async fn drop_lost_files(&self, records: &mut BTreeMap<usize, PartRecord>) -> Result<(), RunError> {
         if records.is_empty() {
             return Ok(());
         }
-        let mut there = BTreeSet::new();
-        for folder in [self.table.root().clone(), self.table.location_of_new("")] {
-            let listed = folder.store.list_with_delimiter(Some(&folder.path)).await;
-            let listed =
-                listed.map_err(|error| StorageError::of_store(folder.to_string(), "list it", error))?;
-            there.extend(listed.objects.into_iter().filter_map(|object| {
-                Some((object.location.filename()?.to_owned(), object.size))
-            }));
+        let files = files_of(&self.table).await?;
+        records.retain(|_, record| record.file.iter().all(|file| files.contains(&(file.path.clone(), file.size))));
+        if let Some(FailureTable { table, .. }) = &self.failures {
+            let files = files_of(table).await?;
+            records
+                .retain(|_, record| record.failures.iter().all(|file| files.contains(&(file.path.clone(), file.size))));
         }
-        records.retain(|_, record| {
-            record.file.iter().all(|file| there.contains(&(file.path.clone(), file.size)))
-        });
         Ok(())
     }
 
@@ -273,18 +291,23 @@ impl TableRun {
     ) -> Result<RunResult, RunError> {
         let totals = Totals::of(&records);
         let files = records.iter().filter_map(|record| record.file.clone()).collect();
-        let transaction = Transaction {
-            app_id: self.id.app_id(),
-            number: attempt,
-            info: totals.commit_info(plan, attempt),
+        let transaction =
+            Transaction { app_id: self.id.app_id(), number: attempt, info: totals.commit_info(plan, attempt) };
+        let mut revision = RunRevision {
+            table: &self.table,
+            run: &self.id,
+            plan: &self.plan,
+            job: &self.job,
+            schema: &self.columns.written,
+            files,
+            others: BTreeMap::new(),
         };
-        let mut revision = RunRevision::new(&self.table, &self.id, &self.plan, files);
         let outcome = self.table.commit(&transaction, &self.columns.written, &mut revision).await?;
         fail_point!("run-committed", |_| std::process::abort());
         self.table.publish().await?;
         fail_point!("run-published", |_| std::process::abort());
         let version = match outcome {
-            Outcome::Committed { version } => Some(version),
+            Outcome::Committed { version } => version,
             Outcome::CommittedBefore => None,
         };
         let norms = NormContext::of(&self.job.context.task_ctx())?.stats();
@@ -328,4 +351,25 @@ impl TableRun {
         };
         Ok(RunResult { receipt, was_done: true })
     }
+}
+
+/// Fails if a table cannot take rows of a schema, or if a folder is no place for a new one.
+async fn check_table(table: &Table, schema: &SchemaRef) -> Result<(), RunError> {
+    let Some(snapshot) = table.snapshot().await? else { return Ok(table.check_new().await?) };
+    match difference(&snapshot.schema, schema) {
+        Some(difference) => Err(TableError::Schema { table: table.root().to_string(), difference }.into()),
+        None => Ok(()),
+    }
+}
+
+/// The names and sizes of the files that a table's folder has, live or not.
+async fn files_of(table: &Table) -> Result<BTreeSet<(String, u64)>, RunError> {
+    let mut files = BTreeSet::new();
+    for folder in [table.root().clone(), table.location_of_new("")] {
+        let listed = folder.store.list_with_delimiter(Some(&folder.path)).await;
+        let listed = listed.map_err(|error| StorageError::of_store(folder.to_string(), "list it", error))?;
+        let named = |object: object_store::ObjectMeta| Some((object.location.filename()?.to_owned(), object.size));
+        files.extend(listed.objects.into_iter().filter_map(named));
+    }
+    Ok(files)
 }

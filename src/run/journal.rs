@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! _normstream/runs/<run id>/plan.json             the plan, put if absent before any work
+//!                           active.json           when a process last began to work on it
+//!                           abandoned.json        put by `clean` before it removes anything of the run
 //!                           1/00000.json …        the entries of attempt 1, each put if absent after its file is durable
 //!                           1/run.json            the receipt of attempt 1, after its commit
 //!                           2/…                   a later attempt, if the run was asked to be done again
@@ -84,6 +86,34 @@ impl Journal {
         self.put(&self.folder.child("plan.json"), record).await
     }
 
+    /// Says that somebody works on the run from now on. Fails if it is being cleaned away.
+    ///
+    /// Written before anything of the run is looked at, as [`Journal::check_kept`] is asked right before the commit: either the
+    /// run sees that it is being cleaned away, or `clean` sees that it is worked on.
+    pub(super) async fn enter(&self) -> Result<(), RunError> {
+        let now = format!("{{\"since\": \"{}\"}}\n", chrono::Utc::now().to_rfc3339());
+        self.storage.write(&self.folder.child("active.json"), now, true).await?;
+        self.check_kept().await
+    }
+
+    /// Fails if the run is being cleaned away.
+    pub(super) async fn check_kept(&self) -> Result<(), RunError> {
+        match self.abandoned().exists().await? {
+            true => Err(RunError::BeingCleaned { run: self.folder.path.filename().unwrap_or_default().to_owned() }),
+            false => Ok(()),
+        }
+    }
+
+    /// The mark of a run that is being cleaned away.
+    pub(super) fn abandoned(&self) -> Location {
+        self.folder.child("abandoned.json")
+    }
+
+    /// The folder.
+    pub(super) fn folder(&self) -> &Location {
+        &self.folder
+    }
+
     /// The plan, if it is there.
     pub async fn plan(&self) -> Result<Option<PlanRecord>, RunError> {
         read(&self.folder.child("plan.json")).await
@@ -127,13 +157,13 @@ impl Journal {
         let doubt = match self.storage.create(at, text).await {
             Ok(Creation::Created(_)) => return Ok(record),
             Ok(Creation::Exists) => None,
-            Ok(Creation::Unknown(error)) | Err(error @ StorageError::Store { .. }) => Some(error),
-            Err(error) => return Err(error.into()),
+            Ok(Creation::Unknown(error)) | Err(error) => Some(error),
         };
-        match (read(at).await?, doubt) {
-            (Some(there), _) => Ok(there),
-            (None, Some(error)) => Err(error.into()),
-            (None, None) => Err(StorageError::NotFound { target: at.to_string() }.into()),
+        match (read(at).await, doubt) {
+            (Ok(Some(there)), _) => Ok(there),
+            (_, Some(error)) => Err(error.into()),
+            (Ok(None), None) => Err(StorageError::NotFound { target: at.to_string() }.into()),
+            (Err(error), None) => Err(error),
         }
     }
 }

@@ -5,23 +5,28 @@
 //! visible and which any process can go on with after any stop.
 
 mod account;
+pub mod clean;
 mod encode;
 mod error;
 mod execute;
 pub mod explain;
+mod failures;
 mod hold;
 mod journal;
 mod memory;
 mod ordered;
 mod output;
+mod overview;
 mod part;
 mod plan;
 mod profile;
 mod receipt;
+mod replace;
 mod report;
 mod revision;
 mod score;
 mod table;
+mod verify;
 
 pub use encode::{Encoded, PartEncoder, list_text};
 pub use error::RunError;
@@ -30,6 +35,7 @@ pub use hold::Hold;
 pub use journal::{Journal, PartRecord, PlanRecord, known_runs};
 pub use memory::peak_memory_bytes;
 pub use output::{Output, OutputTarget, ResultFormat, Target};
+pub use overview::{RunState, RunSummary, run_called, runs_of};
 pub use plan::{
     Duplicates, PlannedColumn, PlannedInput, PlannedOptions, PlannedPart, RunId, RunPlan, WriteMode, WriteOptions,
 };
@@ -38,3 +44,4 @@ pub use receipt::{Receipt, Totals};
 pub use report::{Progress, RunReport};
 pub use score::{OnError, ScoreJob};
 pub use table::{BatchTable, TableJob, TableReport};
+pub use verify::Verified;

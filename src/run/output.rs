@@ -135,16 +135,7 @@ impl Output {
         plan_schema: SchemaRef,
         options: RowGroupOptions,
     ) -> Self {
-        Output {
-            storage,
-            target,
-            overwrite,
-            plan_schema,
-            options,
-            current: None,
-            bytes: 0,
-            rows: 0,
-        }
+        Output { storage, target, overwrite, plan_schema, options, current: None, bytes: 0, rows: 0 }
     }
 
     /// Bytes written so far.

@@ -13,6 +13,7 @@ use crate::model::result::documented_type;
 use crate::operators::row_group::ParquetFile;
 use crate::run::account::{Counts, account_for};
 use crate::run::encode::{Encoded, PartEncoder};
+use crate::run::failures::{FailureTable, Failures};
 use crate::run::journal::PartRecord;
 use crate::run::output::Buffer;
 use crate::run::profile::PlanProfile;
@@ -67,6 +68,8 @@ pub(super) struct PartJob {
     pub(super) columns: TableColumns,
     /// The name of its file.
     pub(super) name: String,
+    /// Where its failed sessions go, if anywhere.
+    pub(super) failures: Option<FailureTable>,
     pub(super) progress: Arc<Progress>,
 }
 
@@ -80,10 +83,13 @@ impl PartJob {
         let plan = self.job.plan(&self.part)?;
         let mut batches = plan.execute(0, self.job.context.task_ctx())?;
         let mut encoder = PartEncoder::new(FileFormat::Parquet, &self.columns.encoded, &self.job.row_groups);
-        let (mut counts, mut file) = (Counts::default(), None);
+        let (mut counts, mut file, mut failed) = (Counts::default(), None, Failures::default());
         while let Some(batch) = batches.next().await {
-            let width = self.job.columns.len();
-            let batch = account_for(batch?, width, self.job.on_error, &self.progress, &mut counts)?;
+            let (batch, width) = (batch?, self.job.columns.len());
+            if self.failures.is_some() {
+                failed.add(&batch)?;
+            }
+            let batch = account_for(batch, width, self.job.on_error, &self.progress, &mut counts)?;
             if let Some(encoded) = encoder.encode(&self.columns.convert(batch)?)? {
                 self.append(&mut file, encoded).await?;
             }
@@ -92,6 +98,10 @@ impl PartJob {
         if let Some(encoded) = encoder.finish()? {
             self.append(&mut file, encoded).await?;
         }
+        let failures = match &self.failures {
+            Some(table) if !failed.is_empty() => Some(table.write(&self.job, &self.part, &failed, &self.name).await?),
+            _ => None,
+        };
         self.check_unchanged().await?;
         let file = match file {
             Some(file) => Some(file.finish(&self.columns.written, &self.name).await?),
@@ -105,7 +115,7 @@ impl PartJob {
         Ok(PartRecord {
             part: self.number,
             file,
-            failures: None,
+            failures,
             sessions: counts.sessions,
             failed_by_code: counts.failed_by_code(),
             bytes_read,

@@ -10,7 +10,7 @@ use crate::engine::{InputPart, SessionFile, Source};
 use crate::model::norm::ChainScope;
 use crate::operators::NormContext;
 use crate::run::{OnError, RunError, ScoreJob};
-use crate::table::{TableFormat, table_schema};
+use crate::table::{Table, TableFormat, table_schema};
 
 /// The id of a run: the first half of the SHA-256 of its plan, in hexadecimal.
 ///
@@ -137,9 +137,13 @@ pub struct PlannedOptions {
     pub mode: WriteMode,
     /// What is done with sessions that come more than once.
     pub duplicates: Duplicates,
-    /// Whether failed sessions are written to a table of their own.
+    /// The table of failed sessions, as a URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failures_to: Option<String>,
+    /// Rows of a part of a Parquet file, at least.
+    pub part_rows: u64,
+    /// Bytes of a part of a text file.
+    pub part_text_bytes: u64,
     /// Rows of a row group.
     pub row_group_rows: usize,
     /// The level of zstd.
@@ -177,23 +181,24 @@ pub struct RunPlan {
 }
 
 /// What of a run is decided by its target rather than by its sessions.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct WriteOptions {
     /// How the table is changed.
     pub mode: WriteMode,
     /// What is done with sessions that come more than once.
     pub duplicates: Duplicates,
-    /// The table of failed sessions, as a URL.
-    pub failures_to: Option<String>,
+    /// The table of failed sessions.
+    pub failures_to: Option<Table>,
 }
 
 impl RunPlan {
     /// The plan of a job for a table of a format.
     pub fn new(job: &ScoreJob, format: TableFormat, write: &WriteOptions) -> Result<RunPlan, RunError> {
         let norms = NormContext::of(&job.context.task_ctx())?;
-        let schema = table_schema(&job.output_schema()?)?;
+        let schema = table_schema(job.output_schema()?.as_ref())?;
         let files = &job.input.files;
-        let input_of = |part: &InputPart| files.iter().position(|file| Arc::ptr_eq(file, &part.file)).unwrap_or_default();
+        let input_of =
+            |part: &InputPart| files.iter().position(|file| Arc::ptr_eq(file, &part.file)).unwrap_or_default();
         let part = |part: &InputPart| PlannedPart { input: input_of(part), bytes: part.range, sessions: part.rows };
         let options = &job.input.options;
         Ok(RunPlan {
@@ -222,7 +227,9 @@ impl RunPlan {
                 },
                 mode: write.mode,
                 duplicates: write.duplicates,
-                failures_to: write.failures_to.clone(),
+                failures_to: write.failures_to.as_ref().map(|table| table.root().url().into()),
+                part_rows: options.part_limits.rows,
+                part_text_bytes: options.part_limits.text_bytes,
                 row_group_rows: job.row_groups.row_group_rows,
                 zstd_level: job.row_groups.zstd_level,
             },

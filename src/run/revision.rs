@@ -4,8 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 
+use arrow::datatypes::SchemaRef;
+
+use crate::model::session::SESSION_ID;
 use crate::run::journal::{Journal, known_runs};
 use crate::run::plan::{PlannedInput, RunId, RunPlan, WriteMode};
+use crate::run::replace::{Candidate, rows_that_go, without};
+use crate::run::{RunError, ScoreJob};
 use crate::table::{Change, DataFile, Removal, Revision, Snapshot, Table, TableError};
 
 /// The change of a run whose files are written.
@@ -13,17 +18,56 @@ use crate::table::{Change, DataFile, Removal, Revision, Snapshot, Table, TableEr
 /// Files of an earlier attempt of the same run go, unless they are the same. Appending sessions that another run has put into
 /// the table is refused: they would be there twice.
 pub(super) struct RunRevision<'a> {
-    table: &'a Table,
-    run: &'a RunId,
-    plan: &'a RunPlan,
-    files: Vec<DataFile>,
+    pub(super) table: &'a Table,
+    pub(super) run: &'a RunId,
+    pub(super) plan: &'a RunPlan,
+    pub(super) job: &'a ScoreJob,
+    /// What is in the files.
+    pub(super) schema: &'a SchemaRef,
+    pub(super) files: Vec<DataFile>,
     /// Plans of other runs, by the name of their files; none where there is no plan.
-    others: BTreeMap<String, Option<RunPlan>>,
+    pub(super) others: BTreeMap<String, Option<RunPlan>>,
 }
 
-impl<'a> RunRevision<'a> {
-    pub(super) fn new(table: &'a Table, run: &'a RunId, plan: &'a RunPlan, files: Vec<DataFile>) -> Self {
-        RunRevision { table, run, plan, files, others: BTreeMap::new() }
+impl RunRevision<'_> {
+    /// Sessions of the run take the place of the same ones of a version; all other rows stay.
+    async fn replace_sessions(&self, base: Option<&Snapshot>) -> Result<Change, RunError> {
+        let live = base.map(|base| base.files.as_slice()).unwrap_or_default();
+        let (own, others): (Vec<&DataFile>, Vec<&DataFile>) =
+            live.iter().partition(|file| run_of(&file.path) == Some(self.run.short()));
+        let others: Vec<DataFile> =
+            others.into_iter().filter(|file| may_share_ids(file, &self.files)).cloned().collect();
+        let mut candidates = Vec::new();
+        for (files, is_new) in [(&self.files, true), (&others, false)] {
+            let places = self.table.locations(files).await?;
+            candidates.extend(files.iter().cloned().zip(places).map(|(file, at)| Candidate { file, at, is_new }));
+        }
+        let gone = rows_that_go(self.job, self.schema, &candidates, self.plan.options.duplicates).await?;
+        let mut change = Change::default();
+        let mut removed: Vec<String> = own.into_iter().map(|file| file.path.clone()).collect();
+        let version = base.map_or(0, |base| base.version);
+        for (candidate, gone) in candidates.iter().zip(&gone) {
+            let path = &candidate.file.path;
+            if gone.rows == 0 {
+                if candidate.is_new {
+                    change.add.push(candidate.file.clone());
+                }
+                continue;
+            }
+            let stem = path.trim_end_matches(".parquet");
+            let stem = stem.split("-without-").next().unwrap_or(stem);
+            let name = match candidate.is_new {
+                true => format!("{stem}-once.parquet"),
+                false => format!("{stem}-without-{}-{version}.parquet", self.run.short()),
+            };
+            let kept = without(self.job, self.table, candidate, gone, &name, self.schema).await?;
+            change.add.extend(kept);
+            if !candidate.is_new {
+                removed.push(path.clone());
+            }
+        }
+        change.remove = if removed.is_empty() { Removal::None } else { Removal::Of(removed) };
+        Ok(change)
     }
 
     /// Fails if a run that is live in a version scored one of the inputs.
@@ -74,16 +118,48 @@ pub(super) fn run_of(path: &str) -> Option<&str> {
 #[async_trait]
 impl Revision for RunRevision<'_> {
     async fn change(&mut self, base: Option<&Snapshot>) -> Result<Change, TableError> {
-        let Some(base) = base else { return Ok(Change { add: self.files.clone(), remove: Removal::None }) };
-        match self.plan.options.mode {
-            WriteMode::Overwrite => Ok(Change { add: self.files.clone(), remove: Removal::All }),
-            WriteMode::Append | WriteMode::ReplaceSessions => {
+        let add = self.files.clone();
+        match (self.plan.options.mode, base) {
+            (WriteMode::ReplaceSessions, base) => {
+                self.replace_sessions(base).await.map_err(|error| TableError::Revision(Box::new(error)))
+            }
+            (WriteMode::Overwrite, _) => Ok(Change { add, remove: Removal::All }),
+            (WriteMode::Append, None) => Ok(Change { add, remove: Removal::None }),
+            (WriteMode::Append, Some(base)) => {
                 self.check_inputs(base).await?;
-                let earlier = base.files.iter().filter(|file| run_of(&file.path) == Some(self.run.short()));
-                let earlier: Vec<String> = earlier.map(|file| file.path.clone()).collect();
-                let remove = if earlier.is_empty() { Removal::None } else { Removal::Of(earlier) };
-                Ok(Change { add: self.files.clone(), remove })
+                Ok(Change { add, remove: earlier_files(self.run, base) })
             }
         }
     }
+}
+
+/// Files of a run, in the place of those of its earlier attempts and beside all others.
+pub(super) struct OwnFiles<'a> {
+    pub(super) run: &'a RunId,
+    pub(super) files: Vec<DataFile>,
+}
+
+#[async_trait]
+impl Revision for OwnFiles<'_> {
+    async fn change(&mut self, base: Option<&Snapshot>) -> Result<Change, TableError> {
+        let remove = base.map_or(Removal::None, |base| earlier_files(self.run, base));
+        Ok(Change { add: self.files.clone(), remove })
+    }
+}
+
+/// What earlier attempts of a run have put into a version.
+fn earlier_files(run: &RunId, base: &Snapshot) -> Removal {
+    let earlier = base.files.iter().filter(|file| run_of(&file.path) == Some(run.short()));
+    let earlier: Vec<String> = earlier.map(|file| file.path.clone()).collect();
+    if earlier.is_empty() { Removal::None } else { Removal::Of(earlier) }
+}
+
+/// Whether a file may have a session that new files have, as far as the least and greatest ids tell.
+fn may_share_ids(file: &DataFile, new: &[DataFile]) -> bool {
+    let bounds = |file: &DataFile| {
+        let bound = |side: &str| file.statistics.get(side)?.get(SESSION_ID)?.as_i64();
+        Some((bound("minValues")?, bound("maxValues")?))
+    };
+    let Some((least, greatest)) = bounds(file) else { return true };
+    new.iter().any(|new| bounds(new).is_none_or(|(low, high)| low <= greatest && least <= high))
 }

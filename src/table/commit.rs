@@ -14,14 +14,17 @@
 //! An entry whose answer was lost may still arrive. It can only become version n + 1, and once that exists, whosever it is, it
 //! cannot arrive any more. So the loop goes on until the version it was meant for exists, and then knows.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use fail::fail_point;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep};
 
+use crate::storage::StorageError;
 use crate::table::{DataFile, Snapshot, Table, TableError, TableFormat, difference, manifest};
 
 /// How long commits of others are waited out.
@@ -66,15 +69,30 @@ pub enum Removal {
     Of(Vec<String>),
 }
 
-impl Removal {
-    /// Whether a live file is taken out.
-    pub(super) fn includes(&self, file: &DataFile) -> bool {
-        match self {
-            Removal::None => false,
-            Removal::All => true,
-            Removal::Of(paths) => paths.contains(&file.path),
-        }
+impl Change {
+    /// The same change as entries of a log may have it: a file that is live and stays is neither added nor removed.
+    fn against(mut self, base: Option<&Snapshot>) -> SettledChange {
+        let live = base.map(|base| base.files.as_slice()).unwrap_or_default();
+        let replaces_all = self.remove == Removal::All;
+        let added: BTreeSet<String> = self.add.iter().map(|file| file.path.clone()).collect();
+        let removed: BTreeSet<String> = match self.remove {
+            Removal::None => BTreeSet::new(),
+            Removal::All => live.iter().map(|file| file.path.clone()).collect(),
+            Removal::Of(paths) => paths.into_iter().collect(),
+        };
+        let live: BTreeSet<&String> = live.iter().map(|file| &file.path).collect();
+        self.add.retain(|file| !live.contains(&file.path));
+        let remove = removed.difference(&added).filter(|path| live.contains(path)).cloned().collect();
+        SettledChange { add: self.add, remove, replaces_all }
     }
+}
+
+/// A change of a known version: what it adds is not live there, what it removes is, and no path is in both.
+pub(super) struct SettledChange {
+    pub(super) add: Vec<DataFile>,
+    pub(super) remove: BTreeSet<String>,
+    /// Whether it is meant to leave nothing of what was there.
+    pub(super) replaces_all: bool,
 }
 
 /// What became of a commit.
@@ -82,8 +100,8 @@ impl Removal {
 pub enum Outcome {
     /// It is in the table, by this call.
     Committed {
-        /// The version it became.
-        version: u64,
+        /// The version it became, unless the answer was lost and others have committed since.
+        version: Option<u64>,
     },
     /// It was in the table already.
     CommittedBefore,
@@ -131,6 +149,20 @@ pub(super) enum Attempt {
     Unknown(Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl Attempt {
+    /// What the error of a put says of the entry: some are given before anything is sent.
+    pub(super) fn failed(error: StorageError) -> Attempt {
+        match error {
+            StorageError::Denied { .. }
+            | StorageError::ReadOnly { .. }
+            | StorageError::InvalidTarget { .. }
+            | StorageError::PoolTimeout { .. }
+            | StorageError::Io { .. } => Attempt::Refused(Box::new(error)),
+            error => Attempt::Unknown(Box::new(error)),
+        }
+    }
+}
+
 impl Table {
     /// Commits a transaction, once.
     ///
@@ -148,10 +180,12 @@ impl Table {
         // The version that an attempt of ours may become yet.
         let mut doubt: Option<(u64, Box<dyn std::error::Error + Send + Sync>)> = None;
         loop {
+            let mut doubted = None;
             let base = match (self.snapshot().await, doubt.take()) {
-                (Ok(base), Some(doubted)) => {
-                    if base.as_ref().is_none_or(|base| base.version < doubted.0) {
-                        doubt = Some(doubted);
+                (Ok(base), Some((version, source))) => {
+                    doubted = Some(version);
+                    if base.as_ref().is_none_or(|base| base.version < version) {
+                        doubt = Some((version, source));
                     }
                     base
                 }
@@ -163,18 +197,19 @@ impl Table {
                 if base.transaction(&transaction.app_id).await?.is_some_and(|done| done >= transaction.number) {
                     return Ok(match lost_answers {
                         0 => Outcome::CommittedBefore,
-                        _ => Outcome::Committed { version: base.version },
+                        _ => Outcome::Committed { version: doubted.filter(|version| *version == base.version) },
                     });
                 }
                 if let Some(difference) = difference(&base.schema, schema) {
                     return Err(TableError::Schema { table: self.root.to_string(), difference });
                 }
             }
-            let change = revision.change(base.as_ref()).await?;
+            let change = revision.change(base.as_ref()).await?.against(base.as_ref());
             let version = base.as_ref().map_or(0, |base| base.version + 1);
             attempts += 1;
+            fail_point!("commit-decided", |_| std::process::abort());
             match self.attempt(transaction, schema, base.as_ref(), change).await {
-                Attempt::Done => return Ok(Outcome::Committed { version }),
+                Attempt::Done => return Ok(Outcome::Committed { version: Some(version) }),
                 Attempt::Taken => {}
                 Attempt::Refused(source) if doubt.is_none() => {
                     return Err(TableError::NotCommitted { table: self.root.to_string(), source });
@@ -203,15 +238,13 @@ impl Table {
         transaction: &Transaction,
         schema: &SchemaRef,
         base: Option<&Snapshot>,
-        change: Change,
+        change: SettledChange,
     ) -> Attempt {
         match self.format {
             #[cfg(feature = "delta")]
             TableFormat::Delta => super::delta::attempt(self, transaction, schema, base, change).await,
             #[cfg(not(feature = "delta"))]
-            TableFormat::Delta => {
-                Attempt::Refused(Box::new(TableError::WithoutDelta { table: self.root.to_string() }))
-            }
+            TableFormat::Delta => Attempt::Refused(Box::new(TableError::WithoutDelta { table: self.root.to_string() })),
             TableFormat::Parquet => manifest::attempt(self, transaction, schema, base, change).await,
         }
     }

@@ -26,7 +26,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::storage::{Creation, Location, Storage, StorageError};
-use crate::table::commit::{Attempt, Change, Removal, Transaction};
+use crate::table::commit::{Attempt, SettledChange, Transaction};
 use crate::table::{DELTA_LOG, DataFile, Log, Snapshot, Table, TableError, inside};
 
 /// Reads the newest version, or the one asked for.
@@ -37,33 +37,25 @@ pub(super) async fn snapshot(table: &Table, version: Option<u64>) -> Result<Opti
         what: first_line(&error),
         source: Some(Box::new(error)),
     };
-    let loaded = match version {
-        Some(version) => delta.load_version(version).await,
-        None => delta.load().await,
-    };
-    match loaded {
-        Ok(()) => {}
-        Err(DeltaTableError::NotATable(_) | DeltaTableError::InvalidVersion(_)) => {
-            return match version.is_none() && !delta.verify_deltatable_existence().await.map_err(unreadable)? {
-                true => Ok(None),
-                false => no_version(table, version),
-            };
-        }
-        Err(error) if version.is_none() && !delta.verify_deltatable_existence().await.map_err(unreadable)? => {
-            drop(error);
-            return Ok(None);
-        }
-        Err(error) => return Err(unreadable(error)),
+    // Asked first: the library takes a folder without a log for a broken one.
+    if !delta.verify_deltatable_existence().await.map_err(unreadable)? {
+        return Ok(None);
+    }
+    match version {
+        None => delta.load().await.map_err(unreadable)?,
+        Some(version) => match delta.get_latest_version().await.map_err(unreadable)? {
+            newest if newest < version => return Ok(None),
+            _ => delta.load_version(version).await.map_err(unreadable)?,
+        },
     }
     let state = delta.snapshot().map_err(unreadable)?;
     let unsupported =
         |what: String| TableError::Unsupported { table: table.root.to_string(), what, verb: "read or write" };
-    if let [column, ..] = state.metadata().partition_columns().as_slice() {
+    if let Some(column) = state.metadata().partition_columns().first() {
         return Err(unsupported(format!("partitions by {column}")));
     }
     let store = delta.log_store();
-    let views: Vec<_> =
-        state.snapshot().file_views(store.as_ref(), None).try_collect().await.map_err(unreadable)?;
+    let views: Vec<_> = state.snapshot().file_views(store.as_ref(), None).try_collect().await.map_err(unreadable)?;
     let mut files = Vec::with_capacity(views.len());
     for view in views {
         let path = inside(table, &view.path())?;
@@ -81,17 +73,6 @@ pub(super) async fn snapshot(table: &Table, version: Option<u64>) -> Result<Opti
     let schema = state.snapshot().arrow_schema();
     let version = state.version();
     Ok(Some(Snapshot { table: table.clone(), version, schema, files, log: Log::Delta(Box::new(delta)) }))
-}
-
-fn no_version(table: &Table, version: Option<u64>) -> Result<Option<Snapshot>, TableError> {
-    match version {
-        Some(_) => Ok(None),
-        None => Err(TableError::Log {
-            table: table.root.to_string(),
-            what: "there is a log without a version that can be read".to_owned(),
-            source: None,
-        }),
-    }
 }
 
 /// The last number that an application has committed, as of the version that was read.
@@ -121,10 +102,10 @@ pub(super) async fn attempt(
     transaction: &Transaction,
     schema: &SchemaRef,
     base: Option<&Snapshot>,
-    change: Change,
+    change: SettledChange,
 ) -> Attempt {
     let mut info = transaction.info.clone();
-    if change.remove == Removal::None {
+    if change.remove.is_empty() {
         // So that writers of other makes need not take us for a reader of the table.
         info.insert("isBlindAppend".to_owned(), true.into());
     }
@@ -142,21 +123,19 @@ pub(super) async fn attempt(
     }
 }
 
-async fn next_version(delta: &DeltaTable, properties: CommitProperties, change: Change) -> DeltaResult<()> {
+async fn next_version(delta: &DeltaTable, properties: CommitProperties, change: SettledChange) -> DeltaResult<()> {
     let state = delta.snapshot()?;
     let store = delta.log_store();
     let mut actions: Vec<Action> = Vec::new();
-    if change.remove != Removal::None {
+    if !change.remove.is_empty() {
         let mut views = state.snapshot().file_views(store.as_ref(), None);
         while let Some(view) = views.try_next().await? {
-            let file =
-                DataFile { path: view.path().into_owned(), size: 0, rows: None, statistics: Value::Null };
-            if change.remove.includes(&file) {
+            if change.remove.contains(view.path().as_ref()) {
                 actions.push(Action::Remove(view.remove_action(true)));
             }
         }
     }
-    let mode = if change.remove == Removal::All { SaveMode::Overwrite } else { SaveMode::Append };
+    let mode = if change.replaces_all { SaveMode::Overwrite } else { SaveMode::Append };
     actions.extend(change.add.into_iter().map(|file| Action::Add(add(file))));
     let operation = DeltaOperation::Write { mode, partition_by: None, predicate: None };
     let base = state.snapshot() as &dyn TableReference;
@@ -173,7 +152,7 @@ async fn first_version(
     table: &Table,
     schema: &SchemaRef,
     properties: CommitProperties,
-    change: Change,
+    change: SettledChange,
 ) -> DeltaResult<()> {
     let columns: StructType = schema.as_ref().try_into_kernel()?;
     DeltaTable::new(log_store(table))
@@ -199,13 +178,10 @@ fn add(file: DataFile) -> Add {
 
 /// What an error of the library says of the entry that was to be put.
 fn judge(error: DeltaTableError) -> Attempt {
-    if let Some(storage) = StorageError::find(&error) {
-        return match storage {
-            StorageError::Denied { .. } | StorageError::ReadOnly { .. } | StorageError::PoolTimeout { .. } => {
-                Attempt::Refused(Box::new(error))
-            }
-            StorageError::Io { .. } | StorageError::InvalidTarget { .. } => Attempt::Refused(Box::new(error)),
-            _ => Attempt::Unknown(Box::new(error)),
+    if let DeltaTableError::Transaction { source: TransactionError::LogStoreError { source, .. } } = error {
+        return match source.downcast::<StorageError>() {
+            Ok(error) => Attempt::failed(*error),
+            Err(source) => Attempt::Unknown(source),
         };
     }
     match error {
@@ -213,9 +189,7 @@ fn judge(error: DeltaTableError) -> Attempt {
         DeltaTableError::Transaction { source } => match source {
             TransactionError::MaxCommitAttempts(_) | TransactionError::VersionAlreadyExists(_) => Attempt::Taken,
             TransactionError::CommitConflict(_) => Attempt::Taken,
-            source @ (TransactionError::ObjectStore { .. } | TransactionError::LogStoreError { .. }) => {
-                Attempt::Unknown(Box::new(source))
-            }
+            source @ TransactionError::ObjectStore { .. } => Attempt::Unknown(Box::new(source)),
             // Found before anything was sent.
             source => Attempt::Refused(Box::new(source)),
         },
@@ -223,7 +197,8 @@ fn judge(error: DeltaTableError) -> Attempt {
         | DeltaTableError::SchemaMismatch { .. }
         | DeltaTableError::Arrow { .. }
         | DeltaTableError::SerializeLogJson { .. }) => Attempt::Refused(Box::new(error)),
-        // That the table exists already is among these: the next look tells.
+        // The library's word for a table that exists already. Were it something else, the next look at the log would tell.
+        DeltaTableError::GenericError { .. } => Attempt::Taken,
         error => Attempt::Unknown(Box::new(error)),
     }
 }
@@ -266,7 +241,8 @@ impl LogStore for OurLogStore {
             return Err(TransactionError::LogStoreError { msg: msg.clone(), source: msg.into() });
         };
         let at = self.root.child(DELTA_LOG).child(&format!("{version:020}.json"));
-        let failed = |error: StorageError| TransactionError::ObjectStore { source: error.into() };
+        let failed =
+            |error: StorageError| TransactionError::LogStoreError { msg: error.to_string(), source: Box::new(error) };
         match self.storage.create(&at, bytes).await {
             Ok(Creation::Created(_)) => Ok(()),
             Ok(Creation::Exists) => Err(TransactionError::VersionAlreadyExists(version)),

@@ -69,7 +69,9 @@ pub enum TableError {
         difference: String,
     },
     /// A column that tables have no type for.
-    #[error("the column '{column}' is of type {found}, which tables do not have: leave it out, or convert it in the input")]
+    #[error(
+        "the column '{column}' is of type {found}, which tables do not have: leave it out, or convert it in the input"
+    )]
     ColumnType {
         /// The column.
         column: String,
@@ -95,13 +97,17 @@ pub enum TableError {
         path: String,
     },
     /// The program was built without Delta.
-    #[error("{table}: this normstream is built without Delta tables; choose --format parquet, or build it with --features delta")]
+    #[error(
+        "{table}: this normstream is built without Delta tables; choose --format parquet, or build it with --features delta"
+    )]
     WithoutDelta {
         /// The table.
         table: String,
     },
     /// Others committed so often that it was never our turn.
-    #[error("{table}: {attempts} attempts to commit met commits of others; nothing was committed, and trying again is safe")]
+    #[error(
+        "{table}: {attempts} attempts to commit met commits of others; nothing was committed, and trying again is safe"
+    )]
     Contended {
         /// The table.
         table: String,

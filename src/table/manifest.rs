@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use fail::fail_point;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::storage::{Creation, Location, StorageError};
-use crate::table::commit::{Attempt, Change, Transaction};
+use crate::table::commit::{Attempt, SettledChange, Transaction};
 use crate::table::{DataFile, Log, MANIFESTS, STAGED, Snapshot, Table, TableError, inside, remove, rename};
 
 /// The form of manifests that is written.
@@ -111,12 +112,13 @@ pub(super) async fn attempt(
     transaction: &Transaction,
     schema: &SchemaRef,
     base: Option<&Snapshot>,
-    change: Change,
+    change: SettledChange,
 ) -> Attempt {
     let (mut transactions, mut files, mut dropped) = (BTreeMap::new(), Vec::new(), Vec::new());
     if let Some(Snapshot { log: Log::Manifest(before), .. }) = base {
         transactions.clone_from(&before.transactions);
-        let (gone, kept): (Vec<_>, Vec<_>) = before.files.iter().cloned().partition(|file| change.remove.includes(file));
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            before.files.iter().cloned().partition(|file| change.remove.contains(&file.path));
         files = kept;
         // Those dropped before are named again: whoever dropped them may not have come to removing them.
         dropped = match published_names(table).await {
@@ -151,10 +153,7 @@ pub(super) async fn attempt(
     match table.storage.create(&place(table, version), text).await {
         Ok(Creation::Created(_)) => Attempt::Done,
         Ok(Creation::Exists) => Attempt::Taken,
-        Ok(Creation::Unknown(error)) => Attempt::Unknown(Box::new(error)),
-        // What a store of somebody else's makes says nothing about what was done.
-        Err(error @ StorageError::Store { .. }) => Attempt::Unknown(Box::new(error)),
-        Err(error) => Attempt::Refused(Box::new(error)),
+        Ok(Creation::Unknown(error)) | Err(error) => Attempt::failed(error),
     }
 }
 
@@ -173,6 +172,7 @@ pub(super) async fn publish(table: &Table, manifest: &Manifest) -> Result<(), Ta
     let names = staged_names(table).await?;
     for file in manifest.files.iter().filter(|file| names.contains(&file.path)) {
         rename(&staged.child(&file.path), &table.root.child(&file.path)).await?;
+        fail_point!("file-published", |_| std::process::abort());
     }
     for path in manifest.dropped.iter().filter(|path| !manifest.files.iter().any(|file| file.path == **path)) {
         // In this order: somebody who still publishes an older version may be about to move the file up.

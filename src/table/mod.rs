@@ -177,8 +177,12 @@ impl Table {
         &self.storage
     }
 
-    /// Fails if the folder of a table that is to be made holds files that would be taken for its own.
+    /// Fails if the folder of a table that is to be made holds something else. What somebody has left who began to make the
+    /// table is nothing else.
     pub async fn check_new(&self) -> Result<(), TableError> {
+        if holds_anything(&self.root.child(BOOKKEEPING)).await? {
+            return Ok(());
+        }
         let listed = self.root.store.list_with_delimiter(Some(&self.root.path)).await;
         let listed = listed.map_err(|error| self.root.error("list it", error))?;
         let foreign = |path: &Path| path.filename().is_some_and(|name| !name.starts_with(['_', '.']));
@@ -198,6 +202,19 @@ impl Table {
             TableFormat::Delta => self.root.child(name),
             TableFormat::Parquet => self.root.child(STAGED).child(name),
         }
+    }
+
+    /// Where files are now: those of the Parquet format may not be published yet.
+    pub async fn locations(&self, files: &[DataFile]) -> Result<Vec<Location>, TableError> {
+        let staged = match self.format {
+            TableFormat::Delta => BTreeSet::new(),
+            TableFormat::Parquet => manifest::staged_names(self).await?,
+        };
+        let place = |file: &DataFile| match staged.contains(&file.path) {
+            true => self.location_of_new(&file.path),
+            false => self.root.child(&file.path),
+        };
+        Ok(files.iter().map(place).collect())
     }
 
     /// The newest version, or `None` if the table does not exist yet.
@@ -294,17 +311,7 @@ impl Snapshot {
     /// A file of the Parquet format may be published, and so move, after this has been asked: a reader that then finds it
     /// missing asks again.
     pub async fn live_files(&self) -> Result<Vec<Location>, TableError> {
-        let root = &self.table.root;
-        let staged = match &self.log {
-            Log::Manifest(_) => manifest::staged_names(&self.table).await?,
-            #[cfg(feature = "delta")]
-            Log::Delta(_) => BTreeSet::new(),
-        };
-        let place = |file: &DataFile| {
-            let inside = root.child(&file.path);
-            if staged.contains(&file.path) { root.child(STAGED).child(&file.path) } else { inside }
-        };
-        Ok(self.files.iter().map(place).collect())
+        self.table.locations(&self.files).await
     }
 }
 

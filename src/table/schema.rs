@@ -40,10 +40,8 @@ pub fn table_type(data_type: &DataType) -> Option<DataType> {
 /// The schema that a table has for rows of this schema: types as [`table_type`] says, no metadata.
 pub fn table_schema(schema: &Schema) -> Result<Schema, TableError> {
     let field = |field: &Arc<Field>| {
-        let data_type = table_type(field.data_type()).ok_or_else(|| TableError::ColumnType {
-            column: field.name().clone(),
-            found: field.data_type().clone(),
-        })?;
+        let data_type = table_type(field.data_type())
+            .ok_or_else(|| TableError::ColumnType { column: field.name().clone(), found: field.data_type().clone() })?;
         Ok(Field::new(field.name(), data_type, field.is_nullable()))
     };
     let fields: Result<Vec<_>, TableError> = schema.fields().iter().map(field).collect();
@@ -92,7 +90,9 @@ mod tests {
     use super::*;
 
     fn schema(fields: &[(&str, DataType)]) -> Schema {
-        Schema::new(fields.iter().map(|(name, data_type)| Field::new(*name, data_type.clone(), true)).collect::<Vec<_>>())
+        Schema::new(
+            fields.iter().map(|(name, data_type)| Field::new(*name, data_type.clone(), true)).collect::<Vec<_>>(),
+        )
     }
 
     #[test]
@@ -104,14 +104,18 @@ mod tests {
         assert_eq!(table_type(&DataType::Timestamp(TimeUnit::Second, Some("+02:00".into()))), Some(utc));
         assert_eq!(table_type(&DataType::Time64(TimeUnit::Microsecond)), None);
         let error = table_schema(&schema(&[("at", DataType::Time64(TimeUnit::Microsecond))])).unwrap_err();
-        assert!(error.to_string().starts_with("the column 'at' is of type Time64(µs), which tables do not have"), "{error}");
+        assert!(
+            error.to_string().starts_with("the column 'at' is of type Time64(µs), which tables do not have"),
+            "{error}"
+        );
     }
 
     #[test]
     fn every_type_of_a_table_is_its_own_and_reads_back_from_its_name() {
         let list = DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)));
         let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-        for data_type in [DataType::Boolean, DataType::Int16, DataType::Decimal128(20, 0), DataType::Date32, list, utc] {
+        for data_type in [DataType::Boolean, DataType::Int16, DataType::Decimal128(20, 0), DataType::Date32, list, utc]
+        {
             assert_eq!(table_type(&data_type).as_ref(), Some(&data_type));
             assert_eq!(data_type.to_string().parse::<DataType>().unwrap(), data_type);
         }

@@ -8,6 +8,7 @@ mod generate;
 mod golden;
 mod norms;
 mod readme;
+mod runs;
 mod score;
 mod signals;
 mod storage;

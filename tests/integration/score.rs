@@ -95,14 +95,7 @@ fn an_existing_target_is_replaced_only_when_asked() {
 }
 
 #[test]
-fn a_folder_gets_parquet_files_and_a_file_the_format_of_its_name() {
-    let folder = tempdir().unwrap();
-    let out = folder.path().join("results/");
-    normstream().arg("score").arg(golden("sessions.parquet")).arg("--to").arg(&out).assert().success();
-    let files: Vec<String> =
-        fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    assert_eq!(files, ["part-00000.parquet"]);
-    assert_eq!(read_parquet(&out.join(&files[0])).num_rows(), 2_000);
+fn a_file_whose_name_says_no_format_needs_one() {
     normstream()
         .arg("score")
         .arg(golden("sessions.parquet"))

@@ -85,6 +85,22 @@ impl SessionInput {
     }
 }
 
+impl SessionInput {
+    /// The plan that reads a part with all columns of its file, under the names and in the order that they have there. Rows
+    /// are those of [`SessionInput::scan`], in the same order; not for the long layout, where a part has many files.
+    pub fn scan_as_it_is(&self, context: &SessionContext, part: &InputPart) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = &part.file.schema;
+        let all: Vec<usize> = (0..schema.fields().len()).collect();
+        match &part.file.source {
+            Source::File(found) => file_scan(context, found, schema, std::slice::from_ref(part), all),
+            Source::Stdin(_) => Err(DataFusionError::Configuration(
+                "standard input cannot be read a second time, as --failures-to needs: write it to a file first"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
 /// The plan that reads parts of files that are alike: a partition for each, with those of the columns that the files have.
 pub(super) fn scan_parts<'a>(
     context: &SessionContext,

@@ -1,0 +1,154 @@
+//! `normstream runs`, changed inputs, and signals.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use assert_cmd::cargo::cargo_bin;
+use predicates::prelude::*;
+use predicates::str::contains;
+use tempfile::tempdir;
+
+use super::{FORMATS, file_bytes, rows, score_file_into, score_into, snapshot};
+use crate::support::{golden, normstream};
+
+fn runs(words: &[&str], table: &Path) -> assert_cmd::Command {
+    let mut command = normstream();
+    command.arg("runs").arg(words[0]).arg(table).args(&words[1..]);
+    command
+}
+
+#[test]
+fn runs_are_listed_shown_and_verified() {
+    for format in FORMATS {
+        let folder = tempdir().unwrap();
+        let table = folder.path().join("table");
+        let norms = golden("demo_groups.csv");
+        score_into(&table, format).arg("--norms").arg(&norms).assert().success();
+        runs(&["list"], &table).assert().success().stdout(contains("committed   append").and(contains("2,000")));
+        let listed = runs(&["list", "--json"], &table).assert().success().get_output().stdout.clone();
+        let listed: serde_json::Value = serde_json::from_slice(&listed).unwrap();
+        let id = listed["run"].as_str().unwrap();
+        let shown = contains(format!("run id      {id}")).and(contains("2,000: 1,944 scored, 56 failed"));
+        runs(&["show", &id[..5]], &table).assert().success().stdout(shown);
+        let receipt = runs(&["show", "--json"], &table).assert().success().get_output().stdout.clone();
+        let receipt: serde_json::Value = serde_json::from_slice(&receipt).unwrap();
+        assert_eq!((&receipt["rows"], &receipt["version"]), (&2_000.into(), &0.into()));
+        runs(&["show", "nothing"], &table).assert().code(2).stderr(contains(format!("it has {}", &id[..16])));
+
+        let norms = norms.to_str().unwrap();
+        runs(&["verify", "--all", "--norms", norms], &table)
+            .assert()
+            .success()
+            .stdout(contains("1 of 1 parts scored again and equal, bit for bit"));
+        let refusal = contains("is not run").or(contains("this is not run")).and(contains("the norms are others"));
+        runs(&["verify", "--all"], &table).assert().code(2).stderr(refusal);
+        let file = super::live_files(&snapshot(&table).unwrap()).remove(0);
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[2_000] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        runs(&["verify", "--all", "--norms", norms], &table).assert().code(1).stdout(contains("is DIFFERENT"));
+    }
+    let folder = tempdir().unwrap();
+    runs(&["list"], folder.path()).assert().code(2).stderr(contains("is not a table"));
+}
+
+#[test]
+fn only_what_unfinished_runs_left_long_ago_is_cleaned() {
+    for format in FORMATS {
+        let folder = tempdir().unwrap();
+        let table = folder.path().join("table");
+        score_into(&table, format).assert().success();
+        let before = file_bytes(&table);
+        let input = folder.path().join("more.parquet");
+        let words = ["generate", "sessions", "--rows", "50", "--first-session-id", "5001", "--to"];
+        normstream().args(words).arg(&input).assert().success();
+        score_file_into(&input, &table, format).env("FAILPOINTS", "run-scored=return").assert().failure();
+        let parquet_files = || walk(&table).into_iter().filter(|name| name.ends_with(".parquet")).count();
+        assert_eq!(parquet_files(), 2, "{format}");
+        runs(&["clean"], &table).assert().success().stdout("nothing to remove\n");
+        let dry = runs(&["clean", "--older-than", "0s", "--dry-run"], &table).assert().success();
+        dry.stdout(contains("1 files").and(contains("would be removed")));
+        assert_eq!(parquet_files(), 2, "{format}");
+        runs(&["clean", "--older-than", "0s"], &table).assert().success().stdout(contains(": removed"));
+        assert_eq!(parquet_files(), 1, "{format}");
+        assert!(file_bytes(&table) == before, "{format}");
+        runs(&["clean", "--older-than", "0s"], &table).assert().success().stdout("nothing to remove\n");
+        // What was cleaned away is scored again from the start.
+        score_file_into(&input, &table, format).assert().success();
+        assert_eq!(rows(&table).num_rows(), 2_050, "{format}");
+    }
+}
+
+fn walk(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(walk(&path)) } else { found.push(path.display().to_string()) }
+    }
+    found
+}
+
+#[test]
+fn an_input_that_changed_makes_a_new_run_which_says_what_is_different() {
+    for format in FORMATS {
+        let folder = tempdir().unwrap();
+        let (table, input) = (folder.path().join("table"), folder.path().join("sessions.csv"));
+        let generate = |rows: &str| {
+            let words = ["generate", "sessions", "--rows", rows, "--overwrite", "--to"];
+            normstream().args(words).arg(&input).assert().success();
+        };
+        generate("30");
+        score_file_into(&input, &table, format).env("FAILPOINTS", "run-scored=return").assert().failure();
+        generate("40");
+        let says = contains("this is a new run: run").and(contains("sessions.csv had")).and(contains("bytes and has"));
+        let mut changed = score_file_into(&input, &table, format);
+        changed.arg("--norms").arg(golden("demo_groups.csv"));
+        changed.assert().success().stderr(says.and(contains("the norms are others")));
+        assert_eq!(rows(&table).num_rows(), 40, "{format}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_stops_a_run_which_goes_on_where_it_was() {
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let folder = tempdir().unwrap();
+        let table = folder.path().join("table");
+        let mut inputs = Vec::new();
+        for number in 0..12 {
+            let input = folder.path().join(format!("{number}.parquet"));
+            let first = (10_000 * number + 1).to_string();
+            let words = ["generate", "sessions", "--rows", "3000", "--first-session-id", &first, "--to"];
+            normstream().args(words).arg(&input).assert().success();
+            inputs.push(input);
+        }
+        let mut process = Command::new(cargo_bin("normstream"));
+        process.arg("score").args(&inputs).arg("--to").arg(&table).args(["--threads", "1"]).stderr(Stdio::null());
+        // Slow enough to be stopped in the middle.
+        process.env("FAILPOINTS", "part-recorded=sleep(150)");
+        let mut process = process.spawn().unwrap();
+        let journal = |table: &Path| {
+            let runs = fs::read_dir(table.join("_normstream/runs")).ok()?.next()?.ok()?.path();
+            Some(fs::read_dir(runs.join("1")).ok()?.count())
+        };
+        while journal(&table).unwrap_or(0) < 3 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let sent = Instant::now();
+        assert!(
+            Command::new("kill").args([&format!("-{signal}"), &process.id().to_string()]).status().unwrap().success()
+        );
+        assert_eq!(process.wait().unwrap().code(), Some(code));
+        assert!(sent.elapsed() < Duration::from_secs(10), "{:?}", sent.elapsed());
+        assert!(snapshot(&table).is_none());
+        let mut again = normstream();
+        again.arg("score").args(&inputs).arg("--to").arg(&table);
+        again
+            .assert()
+            .success()
+            .stderr(contains("going on with this run:").and(contains("of its 12 parts are written")));
+        assert_eq!(rows(&table).num_rows(), 36_000);
+    }
+}

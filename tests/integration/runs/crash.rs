@@ -1,0 +1,50 @@
+//! Runs that are stopped at every point, and go on.
+
+use assert_cmd::cargo::cargo_bin;
+use tempfile::tempdir;
+
+use super::crash_loop::CrashLoop;
+use super::{FORMATS, file_bytes, score_into, snapshot};
+
+/// Every point at which a run can be made to stop.
+const POINTS: [&str; 7] =
+    ["run-planned", "part-written", "part-recorded", "run-scored", "run-committed", "run-published", "run-receipted"];
+
+#[test]
+fn stopped_at_any_point_a_run_shows_all_or_nothing_and_ends_like_an_undisturbed_one() {
+    for format in FORMATS {
+        let folder = tempdir().unwrap();
+        let undisturbed = folder.path().join("undisturbed");
+        score_into(&undisturbed, format).assert().success();
+        for point in POINTS {
+            let table = folder.path().join(point);
+            let stopped = score_into(&table, format).env("FAILPOINTS", format!("{point}=return")).assert();
+            assert_eq!(stopped.get_output().status.code(), None, "{format} {point}: ended by its own hand");
+            let is_committed = ["run-committed", "run-published", "run-receipted"].contains(&point);
+            match snapshot(&table) {
+                Some(_) => {
+                    assert!(is_committed, "{format} {point}");
+                    assert!(file_bytes(&table) == file_bytes(&undisturbed), "{format} {point}");
+                }
+                None => assert!(!is_committed, "{format} {point}"),
+            }
+            let resumed = score_into(&table, format).assert().success();
+            let said = String::from_utf8_lossy(&resumed.get_output().stderr).into_owned();
+            assert!(
+                said.contains(if is_committed { "already done" } else { "going on with this run" }),
+                "{point}: {said}"
+            );
+            assert!(file_bytes(&table) == file_bytes(&undisturbed), "{format} {point}");
+            assert_eq!(snapshot(&table).unwrap().version, 0, "{format} {point}");
+        }
+    }
+}
+
+#[test]
+fn thirty_kills_lose_no_row_double_none_and_leave_every_table_readable() {
+    let folder = tempdir().unwrap();
+    let summary = CrashLoop::new(&cargo_bin("normstream"), folder.path(), 1).run(30);
+    println!("{summary:#?}");
+    assert!(summary.is_clean(), "{summary:#?}");
+    assert!(summary.saw_old > 0 && summary.saw_new > 0, "{summary:#?}");
+}
