@@ -2,7 +2,7 @@
 //!
 //! Stops the program at random instants (`kill -9`) and at every point between plan, part, journal, commit and receipt, in both
 //! formats and all modes. Prints what it did; ends with exit code 1 if a row was lost or doubled or a table was unreadable.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, unreachable_pub)]
 
 #[path = "../tests/integration/runs/crash_loop.rs"]
 mod crash_loop;

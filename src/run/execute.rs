@@ -306,6 +306,17 @@ impl TableRun {
         fail_point!("run-committed", |_| std::process::abort());
         self.table.publish().await?;
         fail_point!("run-published", |_| std::process::abort());
+        if let Some(FailureTable { table, schema }) = &self.failures {
+            // Two tables have no commit in common. The run has no receipt before both are there, and goes on until then.
+            let files: Vec<_> = records.iter().filter_map(|record| record.failures.clone()).collect();
+            match self.plan.options.mode {
+                WriteMode::Overwrite => table.commit(&transaction, schema, &mut Overwrite(files)).await?,
+                WriteMode::Append | WriteMode::ReplaceSessions => {
+                    table.commit(&transaction, schema, &mut OwnFiles { run: &self.id, files }).await?
+                }
+            };
+            table.publish().await?;
+        }
         let version = match outcome {
             Outcome::Committed { version } => version,
             Outcome::CommittedBefore => None,
