@@ -10,8 +10,7 @@ use tempfile::NamedTempFile;
 use crate::config::{Config, Flags, Profile, Scope};
 use crate::engine::{
     ColumnNames, FileFormat, InputOptions, PartLimits, STDIN, Scoring, SessionInput, Source, Sources, StdinInput,
-    chain_columns,
-    discover, format_of_name, session_context,
+    chain_columns, discover, format_of_name, session_context,
 };
 use crate::error::Error;
 use crate::instrument::Instrument;

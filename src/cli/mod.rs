@@ -124,6 +124,7 @@ fn run(args: Args) -> Result<(), Error> {
             } else {
                 block_on(threads, sql::sql(*args, config))
             }
+        }
         Command::Runs(args) => {
             let config = load(args.flags())?;
             block_on(config.settings.threads, runs::runs(*args, config))
@@ -164,18 +165,8 @@ fn block_on(threads: usize, command: impl Future<Output = Result<(), Error>>) ->
 }
 
 /// The same; a signal waits a while for what holds `hold`.
-fn block_on_held(
-    threads: usize,
-    hold: Hold,
-    command: impl Future<Output = Result<(), Error>>,
-) -> Result<(), Error> {
-    let runtime = runtime(threads)?;
 fn block_on_held(threads: usize, hold: Hold, command: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()
-        .map_err(|source| Error::Write { what: "to a new thread".to_owned(), source })?;
+    let runtime = runtime(threads)?;
     let result = runtime.block_on(async {
         tokio::pin!(command);
         let signal = tokio::select! {

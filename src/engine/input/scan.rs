@@ -92,7 +92,7 @@ impl SessionInput {
         let schema = &part.file.schema;
         let all: Vec<usize> = (0..schema.fields().len()).collect();
         match &part.file.source {
-            Source::File(found) => file_scan(context, found, schema, std::slice::from_ref(part), all),
+            Source::File(found) => file_scan(context, found, schema, &[std::slice::from_ref(part)], all),
             Source::Stdin(_) => Err(DataFusionError::Configuration(
                 "standard input cannot be read a second time, as --failures-to needs: write it to a file first"
                     .to_owned(),
