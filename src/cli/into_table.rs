@@ -14,6 +14,7 @@ use crate::norms::NormStore;
 use crate::run::{
     Duplicates, Hold, Receipt, Reprocess, RunPlan, RunReport, ScoreJob, Standing, TableRun, WriteMode, WriteOptions,
 };
+use crate::storage::Storage;
 use crate::table::Table;
 use crate::telemetry::{ProgressReporter, print_line, summary};
 
@@ -159,7 +160,7 @@ impl IntoTable<'_> {
         let progress = Arc::new(run.job().progress());
         let reporter = ProgressReporter::start(style, &progress, Some(self.norms));
         let result = run.execute(reprocess, &progress, &self.hold).await?;
-        let report = report_of(&result.receipt, self.norms);
+        let report = report_of(&result.receipt, self.norms, run.table().storage());
         let words = if result.was_done {
             already_done(&result.receipt)
         } else {
@@ -247,7 +248,7 @@ fn committed(run: &TableRun, receipt: &Receipt) -> String {
 }
 
 /// A receipt in the form in which every job of `score` is reported.
-fn report_of(receipt: &Receipt, norms: &NormStore) -> RunReport {
+fn report_of(receipt: &Receipt, norms: &NormStore, storage: &Storage) -> RunReport {
     let code = |code: FaultCode| Some((code.as_str(), *receipt.failed_by_code.get(code.as_str())?));
     RunReport {
         sessions: receipt.sessions,
@@ -261,5 +262,6 @@ fn report_of(receipt: &Receipt, norms: &NormStore) -> RunReport {
         bytes_written: receipt.bytes_written,
         peak_memory_bytes: receipt.peak_memory_bytes,
         norm_cache: norms.stats(),
+        storage: storage.status(),
     }
 }
