@@ -174,7 +174,8 @@ pub(super) async fn publish(table: &Table, manifest: &Manifest) -> Result<(), Ta
         rename(&staged.child(&file.path), &table.root.child(&file.path)).await?;
         fail_point!("file-published", |_| std::process::abort());
     }
-    for path in manifest.dropped.iter().filter(|path| !manifest.files.iter().any(|file| file.path == **path)) {
+    let live: BTreeSet<&String> = manifest.files.iter().map(|file| &file.path).collect();
+    for path in manifest.dropped.iter().filter(|path| !live.contains(path)) {
         // In this order: somebody who still publishes an older version may be about to move the file up.
         remove(&staged.child(path)).await?;
         remove(&table.root.child(path)).await?;

@@ -28,8 +28,6 @@ mod error;
 mod manifest;
 mod schema;
 mod statistics;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt;

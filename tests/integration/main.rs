@@ -13,3 +13,4 @@ mod score;
 mod signals;
 mod storage;
 mod support;
+mod table;

@@ -8,7 +8,7 @@ use normstream::error::Error;
 use normstream::instrument::Instrument;
 use normstream::norms::{Chain, ImportOptions, NormStore, NormStoreOptions, open_norms};
 use normstream::operators::row_group::RowGroupOptions;
-use normstream::run::{OnError, OutputTarget, RunReport, ScoreJob};
+use normstream::run::{OnError, RunReport, ScoreJob, Target};
 use normstream::storage::Storage;
 
 use super::normstream as program;
@@ -44,7 +44,7 @@ pub async fn score(
         threads,
         row_groups: RowGroupOptions::default(),
     };
-    let target = OutputTarget::new(storage, to, None)?;
+    let Target::Output(target) = Target::new(storage, to, None)? else { panic!("{to} is a table") };
     let progress = Arc::new(job.progress());
     Ok(job.run(storage, target, false, &progress).await?.0)
 }

@@ -1,25 +1,28 @@
 //! Tables of both formats: commits, races, lost answers, and folders that are not what they seem.
-#![allow(clippy::unwrap_used)]
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use normstream::storage::{RetryOptions, Storage, StorageOptions};
+use normstream::table::{
+    Append, DataFile, Outcome, Overwrite, Table, TableError, TableFormat, Transaction, difference,
+};
 use object_store::memory::InMemory;
+use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
     PutOptions, PutPayload, PutResult, Result,
 };
 use url::Url;
 
-use super::*;
-use crate::storage::{RetryOptions, StorageOptions};
-
+const DELTA_LOG: &str = "_delta_log";
+const MANIFESTS: &str = "_normstream/log";
 const FORMATS: [TableFormat; 2] = [TableFormat::Delta, TableFormat::Parquet];
 
 fn storage() -> Storage {
