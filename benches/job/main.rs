@@ -9,6 +9,7 @@
 //! cargo bench --bench job -- --only wide decode rewrite              cases whose names contain one of the words
 //! cargo bench --bench job -- --peers                                 DuckDB and Polars too, through benches/peers
 //! cargo bench --bench job -- --long                                  memory for a hundred times the rows, too
+//! cargo bench --bench job -- --cpu                                   CPU time instead of wall time
 //! ```
 //!
 //! **How to compare.** Absolute figures swing from machine to machine and from hour to hour, so compare ratios between cases of
@@ -18,7 +19,8 @@
 //! **What is measured.** Every case is a process of its own, run once unmeasured before, and its time is wall time from start to exit: the program opens its
 //! input and norms, and its output is on disk (`fsync`) before it ends. Stock DataFusion runs in a child of this bench with the
 //! same allocator and as many partitions as threads; what it writes is not synced. A peer's time is what its script reports:
-//! without the start of the interpreter and its imports. Memory is the greatest resident size that a process saw itself at.
+//! without the start of the interpreter and its imports. With `--cpu` a case's time is its CPU time divided by the threads: what it
+//! would take if no thread ever waited, which other work on the machine changes little. Memory is the greatest resident size that a process saw itself at.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 mod cases;
@@ -62,6 +64,9 @@ pub(crate) struct Options {
     /// Only cases whose names contain one of these words.
     #[arg(long, num_args = 1..)]
     only: Vec<String>,
+    /// Take CPU time divided by the threads for time, for a machine that has other work; latencies and scaling are left out.
+    #[arg(long)]
+    cpu: bool,
     /// Another build of the program, to run beside this one.
     #[arg(long)]
     program: Option<PathBuf>,
@@ -87,10 +92,12 @@ fn main() {
     for run in 1..=options.runs {
         for (case, series) in cases.iter().zip(&mut series).filter(|(case, _)| run <= case.most_runs) {
             eprintln!("run {run} of {}: {}", options.runs, case.name);
-            series.add(case.measure());
+            let figures = case.measure();
+            series.add(if options.cpu { figures.by_cpu(options.threads) } else { figures });
         }
     }
-    println!("{} sessions, {} runs, {} threads\n", options.rows, options.runs, options.threads);
+    let clock = if options.cpu { "CPU time divided by threads" } else { "wall time" };
+    println!("{} sessions, {} runs, {} threads, {clock}\n", options.rows, options.runs, options.threads);
     measure::print_table(&series);
     goals::print_goals(&series);
 }

@@ -11,12 +11,21 @@ use serde_json::Value;
 pub(crate) struct Figures {
     /// Seconds that count.
     pub(crate) seconds: f64,
+    /// Seconds of CPU time; 0 where the system does not say.
+    pub(crate) cpu: f64,
     /// Sessions that went through; 0 where it is not about sessions.
     pub(crate) sessions: u64,
     /// The greatest resident size in bytes; 0 where it is not known.
     pub(crate) memory: u64,
     /// Bytes written; 0 where nothing is.
     pub(crate) written: u64,
+}
+
+impl Figures {
+    /// The same with CPU time divided by `threads` for the seconds that count.
+    pub(crate) fn by_cpu(self, threads: usize) -> Figures {
+        Figures { seconds: self.cpu / threads as f64, ..self }
+    }
 }
 
 /// All runs of a case.
@@ -111,12 +120,31 @@ pub(crate) fn thousands(number: f64) -> String {
 }
 
 /// Runs a command to its end, its standard output thrown away, and times it.
-pub(crate) fn run(command: &mut Command) -> f64 {
-    let started = Instant::now();
+pub(crate) fn run(command: &mut Command) -> Figures {
+    let (started, before) = (Instant::now(), CpuTime::now());
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().expect("the program starts");
     let seconds = started.elapsed().as_secs_f64();
+    let cpu = CpuTime::now().children - before.children;
     assert!(status.success(), "{command:?} ended with {status}");
-    seconds
+    Figures { seconds, cpu, ..Figures::default() }
+}
+
+/// The CPU time of this process and of the children that it has waited for, in seconds, to a hundredth.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct CpuTime {
+    pub(crate) own: f64,
+    pub(crate) children: f64,
+}
+
+impl CpuTime {
+    /// Up to now; nothing where there is no `/proc`.
+    pub(crate) fn now() -> CpuTime {
+        let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return CpuTime::default() };
+        // Behind the name of the program, which may hold anything, user and system time are the 12th and 13th field.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let seconds = |field: usize| fields[field].parse::<f64>().expect("a number of ticks") / 100.0;
+        CpuTime { own: seconds(11) + seconds(12), children: seconds(13) + seconds(14) }
+    }
 }
 
 /// The JSON that a command leaves in a file or prints as its last line.
@@ -134,6 +162,7 @@ pub(crate) fn run_reporting(command: &mut Command) -> Result<Figures, String> {
     let figures: Value = serde_json::from_str(text.trim()).map_err(|error| format!("{error}: {text}"))?;
     Ok(Figures {
         seconds: figures["seconds"].as_f64().unwrap_or_default(),
+        cpu: figures["cpu_seconds"].as_f64().unwrap_or_default(),
         sessions: figures["rows"].as_u64().unwrap_or_default(),
         memory: figures["peak_memory_bytes"].as_u64().unwrap_or_default(),
         written: figures["bytes_written"].as_u64().unwrap_or_default(),

@@ -15,6 +15,8 @@ use futures::TryStreamExt;
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use crate::measure::CpuTime;
+
 /// What to do with a file.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Stock {
@@ -55,9 +57,16 @@ impl Stock {
         let (rows, written) = runtime.block_on(self.work(threads)).expect("DataFusion reads what the program reads");
         let seconds = started.elapsed().as_secs_f64();
         let memory = normstream::run::peak_memory_bytes();
+        let cpu = CpuTime::now().own;
         println!(
             "{}",
-            json!({"rows": rows, "seconds": seconds, "peak_memory_bytes": memory, "bytes_written": written})
+            json!({
+                "rows": rows,
+                "seconds": seconds,
+                "cpu_seconds": cpu,
+                "peak_memory_bytes": memory,
+                "bytes_written": written,
+            })
         );
     }
 

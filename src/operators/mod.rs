@@ -4,6 +4,8 @@
 //! order and partitions. Its work is described by a [`PlanStage`]; the pure stages of [`crate::scoring`] are wrapped by
 //! [`PureStage`], and [`PercentilesStage`] is the one that has to fetch something (norms) before its kernel can run.
 //!
+//! [`RankScanExec`] reads the ranks of Parquet files as bytes, beside the library's scan of their other columns.
+//!
 //! [`AssembleExec`] makes sessions of the long layout's rows. Around it, [`PositionStage`] remembers where rows stood,
 //! [`SequenceExec`] reads many files a few at a time, [`OwnMemoryExec`] keeps sorts from starving each other, and [`UnfoldStage`]
 //! gives an assembled session the columns that scoring reads. [`SealedExec`] keeps such a plan as it was built inside a query.
@@ -14,6 +16,7 @@ mod norm_lookup;
 mod own_memory;
 mod percentiles;
 mod position;
+mod rank_scan;
 pub mod row_group;
 mod sealed;
 mod sequence;
@@ -25,6 +28,7 @@ pub use norm_lookup::NormContext;
 pub use own_memory::OwnMemoryExec;
 pub use percentiles::PercentilesStage;
 pub use position::{POSITION, PositionStage};
+pub use rank_scan::{RankScanExec, is_byte_column};
 pub use sealed::SealedExec;
 pub use sequence::SequenceExec;
 pub use session_chain::{ChainEntry, session_chain};

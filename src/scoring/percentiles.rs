@@ -143,44 +143,61 @@ struct Answers {
     groups: PerScale<Vec<GroupId>>,
 }
 
-/// Answers row by row: each scale by the first group of the row's chain that holds its raw score, else by the published table.
+/// Answers each scale by the first group of the row's chain that holds its raw score, else by the published table.
 ///
 /// Groups are looked up one after the other rather than merged into one array per combination of attributes: combinations can
 /// be as many as sessions, while groups are few enough to stay in the processor's caches, and the first group answers nearly
-/// always.
+/// always. So that one is asked scale by scale, in loops without a branch that is hard to foresee; a row of which it leaves a
+/// scale open is answered anew, by its whole chain.
 fn look_up(raw: &PerScale<&[i16]>, inputs: PercentileInputs<'_>) -> Answers {
     let rows = raw[Scale::Ce].len();
     let mut answers = Answers {
         percentiles: PerScale::from_fn(|_| vec![0.0; rows]),
         groups: PerScale::from_fn(|_| vec![PUBLISHED_ID; rows]),
     };
-    for row in 0..rows {
-        let raw = PerScale::from_fn(|scale| i32::from(raw[scale][row]));
-        let mut open = PerScale([true; Scale::ALL.len()]);
-        for link in inputs.chain {
-            let Some((id, norms)) = link.group(row) else { continue };
-            let found = PerScale::from_fn(|scale| norms.scales[scale].exact(raw[scale]));
-            if inputs.scope == ChainScope::PerSession && found.iter().any(|(_, found)| found.is_none()) {
-                continue;
-            }
-            for (scale, found) in found.iter() {
-                if let (true, Some(percentile)) = (open[scale], *found) {
-                    answers.percentiles[scale][row] = percentile;
-                    answers.groups[scale][row] = *id;
-                    open[scale] = false;
-                }
-            }
-            if open.0 == [false; Scale::ALL.len()] {
-                break;
-            }
-        }
-        for scale in Scale::ALL {
-            if open[scale] {
-                answers.percentiles[scale][row] = published_answer(&inputs.published[scale], raw[scale]);
+    let first = |row| inputs.chain.iter().find_map(|link| link.group(row));
+    let first: Vec<Option<&(GroupId, Arc<GroupNorms>)>> = (0..rows).map(first).collect();
+    let mut open = vec![false; rows];
+    for scale in Scale::ALL {
+        let slots = answers.percentiles[scale].iter_mut().zip(&mut answers.groups[scale]).zip(&mut open);
+        for (((percentile, group), open), (first, &raw)) in slots.zip(first.iter().zip(raw[scale])) {
+            let held = first.and_then(|(id, norms)| Some((*id, norms.scales[scale].exact(raw.into())?)));
+            match held {
+                Some(answer) => (*group, *percentile) = answer,
+                None => *open = true,
             }
         }
     }
+    for row in (0..rows).filter(|&row| open[row]) {
+        look_up_row(row, raw, inputs, &mut answers);
+    }
     answers
+}
+
+/// Answers one row by its whole chain.
+fn look_up_row(row: usize, raw: &PerScale<&[i16]>, inputs: PercentileInputs<'_>, answers: &mut Answers) {
+    let raw = PerScale::from_fn(|scale| i32::from(raw[scale][row]));
+    let mut answer = PerScale::from_fn(|scale| (PUBLISHED_ID, published_answer(&inputs.published[scale], raw[scale])));
+    let mut open = PerScale([true; Scale::ALL.len()]);
+    for (id, norms) in inputs.chain.iter().filter_map(|link| link.group(row)) {
+        let found = PerScale::from_fn(|scale| norms.scales[scale].exact(raw[scale]));
+        if inputs.scope == ChainScope::PerSession && found.iter().any(|(_, found)| found.is_none()) {
+            continue;
+        }
+        for (scale, found) in found.iter() {
+            if let (true, Some(percentile)) = (open[scale], *found) {
+                answer[scale] = (*id, percentile);
+                open[scale] = false;
+            }
+        }
+        if open.0 == [false; Scale::ALL.len()] {
+            break;
+        }
+    }
+    for (scale, (id, percentile)) in answer.iter() {
+        answers.groups[scale][row] = *id;
+        answers.percentiles[scale][row] = *percentile;
+    }
 }
 
 impl<'a> ChainLink<'a> {

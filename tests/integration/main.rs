@@ -1,12 +1,14 @@
 //! All integration tests, in one binary: each test binary links DataFusion again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, unreachable_pub)]
 
+mod allocations;
 mod architecture;
 mod demo;
 mod explain;
 mod generate;
 mod golden;
 mod norms;
+mod readers;
 mod readme;
 mod runs;
 mod score;

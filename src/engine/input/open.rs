@@ -1,5 +1,6 @@
 //! Opening session files: schemas, layout, canonical columns, parts.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -26,6 +27,7 @@ use crate::instrument::Instrument;
 use crate::model::Layout;
 use crate::model::result::documented_type;
 use crate::model::session::{MODE, PART};
+use crate::operators::is_byte_column;
 
 /// How session files are to be understood.
 #[derive(Debug, Clone, Default)]
@@ -76,6 +78,8 @@ pub struct SessionFile {
     /// The schema under which it is read, in file order.
     pub schema: SchemaRef,
     row_groups: Vec<RowGroup>,
+    /// Parquet: the columns that [`RankScanExec`](crate::operators::RankScanExec) can read.
+    pub(super) byte_columns: HashSet<String>,
 }
 
 impl SessionFile {
@@ -136,6 +140,8 @@ pub struct SessionInput {
     pub columns: CanonicalColumns,
     /// How the files are understood.
     pub options: InputOptions,
+    /// Wide and packed layouts: the rank columns.
+    pub(super) ranks: HashSet<String>,
     /// What is known of the long layout's tables.
     pub(super) long: Option<LongInput>,
 }
@@ -152,9 +158,9 @@ impl SessionInput {
         let mut files = open_files(context, sources.sessions).await?;
         let mut attributes = open_files(context, sources.attributes).await?;
         let layout = settle_layout(&files, &options)?;
-        let (columns, long) = if layout == Layout::Long {
+        let (columns, ranks, long) = if layout == Layout::Long {
             let (columns, long) = LongInput::settle(&mut files, &mut attributes, instrument, &options)?;
-            (columns, Some(long))
+            (columns, Vec::new(), Some(long))
         } else {
             if let Some(attributes) = attributes.first() {
                 let (file, attributes) = (files[0].name(), attributes.name());
@@ -162,10 +168,12 @@ impl SessionInput {
             }
             let ranks = rank_columns(layout, instrument);
             let InputOptions { names, attributes, passed, .. } = &options;
-            (settle_columns(&mut files, WantedColumns { names, layout, ranks: &ranks, attributes, passed })?, None)
+            let wanted = WantedColumns { names, layout, ranks: &ranks, attributes, passed };
+            (settle_columns(&mut files, wanted)?, ranks, None)
         };
+        let ranks = ranks.into_iter().collect();
         let [files, attributes] = [files, attributes].map(|files| files.into_iter().map(Arc::new).collect());
-        Ok(SessionInput { files, attributes, layout, columns, options, long })
+        Ok(SessionInput { files, attributes, layout, columns, options, ranks, long })
     }
 
     /// How many sessions there are, where the files say so. Rows of the long layout do not.
@@ -252,17 +260,32 @@ pub(in crate::engine) async fn open_files(
 ) -> Result<Vec<SessionFile>, EngineError> {
     let mut files = Vec::with_capacity(sources.len());
     for source in sources {
-        let (schema, row_groups) = match &source {
+        let stated = match &source {
             Source::File(found) => read_schema(context, found).await?,
-            Source::Stdin(stdin) => (Arc::clone(&stdin.schema), Vec::new()),
+            Source::Stdin(stdin) => Stated::schema(Arc::clone(&stdin.schema)),
         };
-        files.push(SessionFile { source, schema, row_groups });
+        let Stated { schema, row_groups, byte_columns } = stated;
+        files.push(SessionFile { source, schema, row_groups, byte_columns });
     }
     Ok(files)
 }
 
-/// The schema that a file states or shows in its first rows.
-async fn read_schema(context: &SessionContext, found: &FoundFile) -> Result<(SchemaRef, Vec<RowGroup>), EngineError> {
+/// What a file says of itself.
+struct Stated {
+    schema: SchemaRef,
+    row_groups: Vec<RowGroup>,
+    byte_columns: HashSet<String>,
+}
+
+impl Stated {
+    /// A file of which only the schema is known.
+    fn schema(schema: SchemaRef) -> Stated {
+        Stated { schema, row_groups: Vec::new(), byte_columns: HashSet::new() }
+    }
+}
+
+/// The schema that a file states or shows in its first rows, and what the footer of a Parquet file says beside it.
+async fn read_schema(context: &SessionContext, found: &FoundFile) -> Result<Stated, EngineError> {
     let unreadable = |source: DataFusionError| EngineError::Unreadable {
         file: found.location.to_string(),
         format: found.format.name(),
@@ -281,7 +304,8 @@ async fn read_schema(context: &SessionContext, found: &FoundFile) -> Result<(Sch
             let file = metadata.file_metadata();
             let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())
                 .map_err(|error| unreadable(error.into()))?;
-            return Ok((Arc::new(schema), row_groups(&metadata)));
+            let byte_columns = byte_columns(&schema, &metadata);
+            return Ok(Stated { schema: Arc::new(schema), row_groups: row_groups(&metadata), byte_columns });
         }
         FileFormat::Csv => {
             let format =
@@ -294,7 +318,15 @@ async fn read_schema(context: &SessionContext, found: &FoundFile) -> Result<(Sch
         }
         FileFormat::Arrow => ArrowFormat.infer_schema(&state, store, objects).await,
     };
-    Ok((schema.map_err(unreadable)?, Vec::new()))
+    Ok(Stated::schema(schema.map_err(unreadable)?))
+}
+
+/// The columns of whole numbers that can be read as bytes.
+fn byte_columns(schema: &Schema, metadata: &ParquetMetaData) -> HashSet<String> {
+    let parquet = metadata.file_metadata().schema_descr();
+    let leaves = (0..parquet.num_columns()).filter(|leaf| is_byte_column(metadata, *leaf));
+    let names = leaves.map(|leaf| parquet.column(leaf).name().to_owned());
+    names.filter(|name| schema.field_with_name(name).is_ok_and(|field| field.data_type().is_integer())).collect()
 }
 
 fn row_groups(metadata: &ParquetMetaData) -> Vec<RowGroup> {

@@ -1,5 +1,6 @@
 //! The plans that read parts of the input as canonical columns.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
@@ -8,7 +9,8 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::object_store::ObjectStoreUrl;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{
-    ArrowSource, CsvSource, FileGroup, FileScanConfigBuilder, FileSource, JsonSource, ParquetSource,
+    ArrowSource, CsvSource, FileGroup, FileScanConfigBuilder, FileSource, JsonSource, ParquetFileReaderFactory,
+    ParquetSource,
 };
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
@@ -24,11 +26,12 @@ use crate::engine::input::format::FileFormat;
 use crate::engine::input::open::{SessionFile, SessionInput, Source};
 use crate::engine::input::part::InputPart;
 use crate::model::session::{SESSION_ID, USER_ID};
-use crate::operators::SealedExec;
+use crate::operators::{RankScanExec, SealedExec};
 
 impl SessionInput {
     /// The plan that reads a part: one partition, rows in file order (long layout: sessions in the order that [`LongInput`] states),
-    /// the columns of `needed` in its order and with the types of [`SessionInput::columns`]; ranks have the file's own type.
+    /// the columns of `needed` in its order and with the types of [`SessionInput::columns`]; ranks have the file's own type, or are
+    /// bytes.
     ///
     /// The plan is meant to be executed once and as it is: not sent through a physical optimizer, which would cut it again.
     pub fn scan(
@@ -41,7 +44,16 @@ impl SessionInput {
             return long.scan(self, context, needed);
         }
         let names = &self.options.names;
-        let scan = scan_parts(context, std::slice::from_ref(part), names, needed.iter().map(String::as_str))?;
+        let (ranks, others): (Vec<&str>, Vec<&str>) =
+            needed.iter().map(String::as_str).partition(|name| self.is_read_as_bytes(&part.file, name));
+        let read_otherwise: HashSet<&str> = others.iter().map(|name| names.in_file(name)).collect();
+        let ranks: BTreeSet<&str> = ranks.iter().map(|name| names.in_file(name)).collect();
+        let ranks: Vec<String> =
+            ranks.into_iter().filter(|name| !read_otherwise.contains(name)).map(str::to_owned).collect();
+        let mut scan = scan_parts(context, std::slice::from_ref(part), names, others)?;
+        if let (false, Source::File(found)) = (ranks.is_empty(), &part.file.source) {
+            scan = Arc::new(RankScanExec::try_new(scan, ranks, parquet_readers(context, found))?);
+        }
         self.canonical(context, &part.file, scan, needed)
     }
 
@@ -82,6 +94,13 @@ impl SessionInput {
             needed.iter().map(|name| (name.clone(), column_type(&self.columns, file, names, name))).collect();
         let exprs = canonical_exprs(context, names, file, scan.as_ref(), &wanted)?;
         Ok(Arc::new(ProjectionExec::try_new(exprs, scan)?))
+    }
+
+    /// Whether a column is one of ranks that scoring alone reads, in a file that lets it be read as bytes.
+    fn is_read_as_bytes(&self, file: &SessionFile, name: &str) -> bool {
+        self.ranks.contains(name)
+            && !self.options.passed.iter().any(|passed| passed == name)
+            && file.byte_columns.contains(self.options.names.in_file(name))
     }
 }
 
@@ -177,6 +196,12 @@ fn blank_as_null(text: Expr) -> Result<Expr> {
     case(blank).when(lit(true), lit(ScalarValue::Utf8(None))).otherwise(text)
 }
 
+/// What reads Parquet files of the store of `found`, footers once.
+fn parquet_readers(context: &SessionContext, found: &FoundFile) -> Arc<dyn ParquetFileReaderFactory> {
+    let footers = context.runtime_env().cache_manager.get_file_metadata_cache();
+    Arc::new(CachedParquetFileReaderFactory::new(Arc::clone(&found.location.store), footers))
+}
+
 /// Reads groups of parts of files of which `found` is one: all have its format, compression, store and schema.
 fn file_scan(
     context: &SessionContext,
@@ -187,11 +212,9 @@ fn file_scan(
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let source: Arc<dyn FileSource> = match found.format {
         FileFormat::Parquet => {
-            let cache = context.runtime_env().cache_manager.get_file_metadata_cache();
-            let readers = CachedParquetFileReaderFactory::new(Arc::clone(&found.location.store), cache);
             let source = ParquetSource::new(Arc::clone(schema))
                 .with_metadata_size_hint(64 << 10)
-                .with_parquet_file_reader_factory(Arc::new(readers));
+                .with_parquet_file_reader_factory(parquet_readers(context, found));
             Arc::new(source)
         }
         FileFormat::Csv => {

@@ -19,7 +19,6 @@ use super::error::{Result, RowGroupError};
 pub(super) struct PageCodec {
     level: i32,
     zstd: Compressor<'static>,
-    compressed: Vec<u8>,
     /// The page being put together, kept for its capacity.
     pub(super) body: Vec<u8>,
 }
@@ -27,7 +26,7 @@ pub(super) struct PageCodec {
 impl PageCodec {
     pub(super) fn try_new(level: i32) -> Result<Self> {
         let zstd = Compressor::new(level).map_err(RowGroupError::Compress)?;
-        Ok(Self { level, zstd, compressed: Vec::new(), body: Vec::new() })
+        Ok(Self { level, zstd, body: Vec::new() })
     }
 
     fn compression(&self) -> Result<Compression> {
@@ -35,10 +34,9 @@ impl PageCodec {
     }
 
     fn compress(&mut self, body: &[u8]) -> Result<Bytes> {
-        self.compressed.clear();
-        self.compressed.reserve(compress_bound(body.len()));
-        self.zstd.compress_to_buffer(body, &mut self.compressed).map_err(RowGroupError::Compress)?;
-        Ok(Bytes::copy_from_slice(&self.compressed))
+        let mut compressed = Vec::with_capacity(compress_bound(body.len()));
+        self.zstd.compress_to_buffer(body, &mut compressed).map_err(RowGroupError::Compress)?;
+        Ok(compressed.into())
     }
 }
 
@@ -71,6 +69,8 @@ pub(super) struct EncodedChunk {
 pub(super) struct ChunkWriter<T> {
     column: ColumnDescPtr,
     pages: TrackedWrite<Vec<u8>>,
+    /// Whether pages are compressed, which the first one decides; `None` before.
+    compressed: Option<bool>,
     uncompressed: usize,
     summaries: Vec<WrittenPage<T>>,
 }
@@ -83,7 +83,7 @@ struct WrittenPage<T> {
 
 impl<T: Bound> ChunkWriter<T> {
     pub(super) fn new(column: ColumnDescPtr) -> Self {
-        Self { column, pages: TrackedWrite::new(Vec::new()), uncompressed: 0, summaries: Vec::new() }
+        Self { column, pages: TrackedWrite::new(Vec::new()), compressed: None, uncompressed: 0, summaries: Vec::new() }
     }
 
     /// The levels of a null, of an empty list and so on end below this one, that of a value.
@@ -103,7 +103,7 @@ impl<T: Bound> ChunkWriter<T> {
     pub(super) fn add_page(&mut self, summary: PageSummary<T>, codec: &mut PageCodec) -> Result<()> {
         let body = std::mem::take(&mut codec.body);
         let page = Page::DataPage {
-            buf: codec.compress(&body)?,
+            buf: self.stored(&body, codec)?,
             num_values: summary.levels as u32,
             encoding: summary.encoding,
             def_level_encoding: Encoding::RLE,
@@ -114,6 +114,18 @@ impl<T: Bound> ChunkWriter<T> {
         codec.body = body;
         self.summaries.push(WrittenPage { summary, offset: spec.offset, compressed: spec.compressed_size });
         Ok(())
+    }
+
+    /// The page as it is stored. Packed keys of scores and percentiles, identifiers and times leave little to compress: a column
+    /// chunk whose first page would not become an eighth shorter is stored as it is, which saves the time of all its pages.
+    fn stored(&mut self, body: &[u8], codec: &mut PageCodec) -> Result<Bytes> {
+        if self.compressed != Some(false) {
+            let compressed = codec.compress(body)?;
+            if *self.compressed.get_or_insert(8 * compressed.len() <= 7 * body.len()) {
+                return Ok(compressed);
+            }
+        }
+        Ok(Bytes::copy_from_slice(body))
     }
 
     fn write(&mut self, page: Page, uncompressed: usize) -> Result<PageWriteSpec> {
@@ -135,7 +147,7 @@ impl<T: Bound> ChunkWriter<T> {
         let mut data = std::mem::replace(&mut self.pages, TrackedWrite::new(Vec::new()));
         data.flush().map_err(|error| RowGroupError::Encode(error.into()))?;
         if let Some(DictionaryPage { values, body }) = dictionary {
-            let buf = codec.compress(&body)?;
+            let buf = self.stored(&body, codec)?;
             let page =
                 Page::DictionaryPage { buf, num_values: values as u32, encoding: Encoding::PLAIN, is_sorted: false };
             self.write(page, body.len())?;
@@ -154,8 +166,10 @@ impl<T: Bound> ChunkWriter<T> {
         let levels = self.summaries.iter().map(|page| page.summary.levels).sum::<usize>();
         let mut encodings = vec![Encoding::RLE];
         encodings.extend(encoding_stats.iter().map(|(_, encoding)| *encoding));
+        let compression =
+            if self.compressed == Some(false) { Compression::UNCOMPRESSED } else { codec.compression()? };
         let metadata = ColumnChunkMetaData::builder(self.column)
-            .set_compression(codec.compression()?)
+            .set_compression(compression)
             .set_encodings(encodings)
             .set_page_encoding_stats(count_encodings(encoding_stats))
             .set_total_compressed_size(total as i64)

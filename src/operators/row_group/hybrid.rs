@@ -16,9 +16,17 @@ pub(super) fn put_repeated(value: u32, count: usize, width: usize, out: &mut Vec
 }
 
 /// Appends a run of `count` one-bit values, the lowest bit of each byte first. Bits past `count` are ignored by readers.
-pub(super) fn put_bits(bytes: impl Iterator<Item = u8>, count: usize, out: &mut Vec<u8>) {
+pub(super) fn put_bits(bytes: &[u8], count: usize, out: &mut Vec<u8>) {
     put_packed_header(count, out);
-    out.extend(bytes.take(count.div_ceil(8)));
+    out.extend_from_slice(&bytes[..count.div_ceil(8)]);
+}
+
+/// The same for bits in words, the lowest bit of each first.
+pub(super) fn put_words(words: &[u64], count: usize, out: &mut Vec<u8>) {
+    put_packed_header(count, out);
+    let end = out.len() + count.div_ceil(8);
+    words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+    out.truncate(end);
 }
 
 /// Appends `values` as one run. Each is below `2^width`.

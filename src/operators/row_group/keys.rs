@@ -40,16 +40,10 @@ impl KeyPage {
     /// answer is `false`. Other numbers are below 2³¹. `number` may be asked more than once for an item.
     pub(super) fn extend<T>(&mut self, items: &[T], mut number: impl FnMut(&T) -> u32) -> bool {
         let before = self.len();
-        let mut any = 0;
-        let mut gather = |item| {
-            let number = number(item);
-            any |= number;
-            number
+        let any = match self {
+            KeyPage::Narrow(page) => gather(items, page, &mut number, |number| number as u8),
+            KeyPage::Wide(page) => gather(items, page, &mut number, |number| number),
         };
-        match self {
-            KeyPage::Narrow(page) => page.extend(items.iter().map(|item| gather(item) as u8)),
-            KeyPage::Wide(page) => page.extend(items.iter().map(gather)),
-        }
         if any > i32::MAX as u32 {
             self.truncate(before);
             return false;
@@ -106,4 +100,22 @@ impl KeyPage {
         }
         self.truncate(0);
     }
+}
+
+/// Appends the number of each item to a page of keys. Gives the bits that any number has.
+fn gather<T, K: Copy + Default>(
+    items: &[T],
+    page: &mut Vec<K>,
+    mut number: impl FnMut(&T) -> u32,
+    key: impl Fn(u32) -> K,
+) -> u32 {
+    let start = page.len();
+    page.resize(start + items.len(), K::default());
+    let mut any = 0;
+    for (slot, item) in page[start..].iter_mut().zip(items) {
+        let number = number(item);
+        any |= number;
+        *slot = key(number);
+    }
+    any
 }

@@ -2,8 +2,9 @@
 
 use arrow::array::NullBufferBuilder;
 use arrow::buffer::NullBuffer;
+use arrow::util::bit_iterator::BitSliceIterator;
 
-use super::hybrid::{bit_width, put_bits, put_repeated, put_values};
+use super::hybrid::{bit_width, put_bits, put_repeated, put_values, put_words};
 
 /// Appends what `put` writes, preceded by its length in bytes, as levels stand in a data page of version 1.
 fn put_section(out: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {
@@ -52,7 +53,9 @@ impl Validity {
     pub(super) fn finish_page(&mut self, max_level: u32, out: &mut Vec<u8>) {
         if max_level > 0 {
             put_section(out, |out| match self.bits.as_slice() {
-                Some(bits) if self.values() > 0 && self.nulls > 0 => put_bits(bits.iter().copied(), self.rows(), out),
+                Some(bits) if self.values() > 0 && self.nulls > 0 => {
+                    put_validity(bits, self.rows(), self.nulls.min(self.values()), out);
+                }
                 _ => put_repeated(u32::from(self.nulls == 0), self.rows(), 1, out),
             });
         }
@@ -60,6 +63,24 @@ impl Validity {
         self.nulls = 0;
     }
 }
+
+/// Appends the bits of `rows` rows, of which `rare` differ from all others: as runs, if these are sure to be shorter.
+fn put_validity(bits: &[u8], rows: usize, rare: usize, out: &mut Vec<u8>) {
+    // A rare one begins two runs at most.
+    if (2 * rare + 1) * RUN_BYTES > rows / 8 {
+        return put_bits(bits, rows, out);
+    }
+    let mut at = 0;
+    for (from, to) in BitSliceIterator::new(bits, 0, rows) {
+        put_repeated(0, from - at, 1, out);
+        put_repeated(1, to - from, 1, out);
+        at = to;
+    }
+    put_repeated(0, rows - at, 1, out);
+}
+
+/// The bytes of a run of levels in a page of less than a million: its length, and the level.
+const RUN_BYTES: usize = 4;
 
 /// What definition levels mean in a column of lists. A null list has level 0.
 pub(super) struct DefinitionScale {
@@ -85,17 +106,14 @@ pub(super) struct ListLevels {
     /// One bit per level, set where a list continues; bits past the last level, of which there is one at least, are set.
     /// Empty while no list continues.
     continues: Vec<u64>,
-    /// The definition level of all, while `definition` is empty.
-    repeated: u8,
-    /// Each definition level, once two differ.
-    definition: Vec<u8>,
+    definition: LevelRuns,
     rows: usize,
     levels: usize,
 }
 
 impl ListLevels {
     pub(super) fn new() -> Self {
-        Self { continues: Vec::new(), repeated: 0, definition: Vec::new(), rows: 0, levels: 0 }
+        Self { continues: Vec::new(), definition: LevelRuns::default(), rows: 0, levels: 0 }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -107,7 +125,7 @@ impl ListLevels {
     }
 
     pub(super) fn buffered_bytes(&self) -> usize {
-        8 * self.continues.capacity() + self.definition.capacity()
+        8 * self.continues.capacity() + self.definition.buffered_bytes()
     }
 
     /// Appends lists. `offsets` delimit them and are one more than they; a list that is null by `nulls` has no elements,
@@ -119,67 +137,59 @@ impl ListLevels {
         item_nulls: Option<&NullBuffer>,
         scale: &DefinitionScale,
     ) {
+        let Some(nulls) = nulls.filter(|nulls| nulls.null_count() > 0) else {
+            return self.append_lists(offsets, item_nulls, scale);
+        };
+        let mut at = 0;
+        for (from, to) in nulls.valid_slices() {
+            self.append_nulls(from - at);
+            self.append_lists(&offsets[from..=to], item_nulls, scale);
+            at = to;
+        }
+        self.append_nulls(nulls.len() - at);
+    }
+
+    fn append_nulls(&mut self, rows: usize) {
+        self.append_starts(rows, rows, std::iter::repeat_n(1, rows));
+        self.definition.append(0, rows);
+    }
+
+    /// Appends lists of which none is null.
+    fn append_lists(&mut self, offsets: &[i32], item_nulls: Option<&NullBuffer>, scale: &DefinitionScale) {
+        let lengths = offsets.iter().zip(&offsets[1..]).map(|(start, end)| (end - start) as usize);
         let rows = offsets.len() - 1;
-        let spanned = offsets.iter().zip(&offsets[1..]).map(|(start, end)| (end - start) as usize);
-        let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
-        if nulls.is_none() && item_nulls.is_none() {
-            self.append_lengths(rows, spanned, scale);
+        let elements = (offsets[rows] - offsets[0]) as usize;
+        let empty = lengths.clone().map(|length| usize::from(length == 0)).sum::<usize>();
+        self.append_starts(rows, elements + empty, lengths.clone().map(|length| length.max(1)));
+        if item_nulls.is_none() && empty == 0 {
+            self.definition.append(scale.element, elements);
             return;
         }
-        let is_null = |row: usize| nulls.is_some_and(|nulls| nulls.is_null(row));
-        let lengths = spanned.enumerate().map(|(row, length)| if is_null(row) { 0 } else { length });
-        let mut at = self.levels;
-        self.append_lengths(rows, lengths.clone(), scale);
-        self.spread_definition();
-        for (row, length) in lengths.enumerate() {
-            if is_null(row) {
-                self.definition[at] = 0;
+        for (start, length) in offsets.iter().zip(lengths) {
+            let start = *start as usize;
+            match item_nulls {
+                _ if length == 0 => self.definition.append(scale.empty, 1),
+                None => self.definition.append(scale.element, length),
+                Some(nulls) => (start..start + length)
+                    .for_each(|item| self.definition.append(scale.element - u8::from(nulls.is_null(item)), 1)),
             }
-            if let Some(item_nulls) = item_nulls {
-                let first = offsets[row] as usize;
-                for item in (0..length).filter(|item| item_nulls.is_null(first + item)) {
-                    self.definition[at + item] = scale.element - 1;
-                }
-            }
-            at += length.max(1);
         }
     }
 
-    /// Appends lists of which none is null and no element is.
-    fn append_lengths(&mut self, rows: usize, lengths: impl Iterator<Item = usize> + Clone, scale: &DefinitionScale) {
-        let (elements, empty) = lengths
-            .clone()
-            .fold((0, 0), |(elements, empty), length| (elements + length, empty + usize::from(length == 0)));
-        let levels = elements + empty;
-        let slots = lengths.clone().map(|length| length.max(1));
-        if levels > rows || !self.continues.is_empty() {
-            self.append_starts(levels, slots);
-        }
-        if empty == 0 {
-            self.append_definition(levels, scale.element);
-        } else if elements == 0 {
-            self.append_definition(levels, scale.empty);
-        } else {
-            self.spread_definition();
-            self.definition.resize(self.levels + levels, scale.element);
-            let mut at = self.levels;
-            for length in lengths {
-                self.definition[at] = if length == 0 { scale.empty } else { scale.element };
-                at += length.max(1);
-            }
-        }
+    /// Appends where `rows` lists begin, of `slots` levels each, in all `levels`.
+    fn append_starts(&mut self, rows: usize, levels: usize, slots: impl Iterator<Item = usize>) {
+        const BITS: usize = u64::BITS as usize;
+        let first = self.levels;
         self.rows += rows;
         self.levels += levels;
-    }
-
-    /// Appends the bits of lists of `slots` levels each, in all `levels`.
-    fn append_starts(&mut self, levels: usize, slots: impl Iterator<Item = usize>) {
-        const BITS: usize = u64::BITS as usize;
         if self.continues.is_empty() {
-            self.continues.resize(self.levels / BITS, 0);
-            self.continues.push(!0 << (self.levels % BITS));
+            if levels == rows {
+                return;
+            }
+            self.continues.resize(first / BITS, 0);
+            self.continues.push(!0 << (first % BITS));
         }
-        let mut at = self.levels;
+        let mut at = first;
         let mut word = self.continues.pop().unwrap_or(!0);
         for slot in slots {
             while self.continues.len() < at / BITS {
@@ -189,42 +199,53 @@ impl ListLevels {
             at += slot;
         }
         self.continues.push(word);
-        self.continues.resize((self.levels + levels) / BITS + 1, !0);
-    }
-
-    fn append_definition(&mut self, count: usize, level: u8) {
-        if self.definition.is_empty() {
-            if self.levels == 0 {
-                self.repeated = level;
-            }
-            if self.repeated == level {
-                return;
-            }
-            self.spread_definition();
-        }
-        self.definition.resize(self.levels + count, level);
-    }
-
-    /// Makes each definition level so far one that can be set.
-    fn spread_definition(&mut self) {
-        if self.definition.is_empty() {
-            self.definition.resize(self.levels, self.repeated);
-        }
+        self.continues.resize(self.levels / BITS + 1, !0);
     }
 
     /// Appends the levels of the page to `out` and starts the next page.
     pub(super) fn finish_page(&mut self, scale: &DefinitionScale, out: &mut Vec<u8>) {
         put_section(out, |out| match self.continues.as_slice() {
             [] => put_repeated(0, self.levels, 1, out),
-            words => put_bits(words.iter().flat_map(|word| word.to_le_bytes()), self.levels, out),
+            words => put_words(words, self.levels, out),
         });
-        let width = bit_width(scale.element.into());
-        put_section(out, |out| match self.definition.as_slice() {
-            [] => put_repeated(self.repeated.into(), self.levels, width, out),
-            levels => put_values(levels, width, out),
-        });
+        put_section(out, |out| self.definition.put(bit_width(scale.element.into()), out));
         self.continues.clear();
-        self.definition.clear();
+        self.definition.runs.clear();
         (self.rows, self.levels) = (0, 0);
+    }
+}
+
+/// Levels as runs: most pages have few.
+#[derive(Default)]
+struct LevelRuns {
+    /// A level, and how often it is repeated.
+    runs: Vec<(u8, usize)>,
+}
+
+impl LevelRuns {
+    fn append(&mut self, level: u8, count: usize) {
+        match self.runs.last_mut() {
+            Some((last, length)) if *last == level => *length += count,
+            _ if count > 0 => self.runs.push((level, count)),
+            _ => {}
+        }
+    }
+
+    fn buffered_bytes(&self) -> usize {
+        size_of::<(u8, usize)>() * self.runs.capacity()
+    }
+
+    /// Appends the levels to `out`: as runs, if these are sure to be shorter.
+    fn put(&self, width: usize, out: &mut Vec<u8>) {
+        let levels = self.runs.iter().map(|(_, count)| count).sum::<usize>();
+        if self.runs.len() == 1 || self.runs.len() * RUN_BYTES <= levels * width / 8 {
+            self.runs.iter().for_each(|(level, count)| put_repeated((*level).into(), *count, width, out));
+            return;
+        }
+        let mut packed = Vec::with_capacity(levels);
+        for (level, count) in &self.runs {
+            packed.resize(packed.len() + count, *level);
+        }
+        put_values(&packed, width, out);
     }
 }

@@ -12,8 +12,8 @@
 //! renumbered through a table and packed. So are small integers and floating-point numbers of few distinct values; booleans
 //! are copied as bits. Columns of all other types go through the library's column writers into the same row group.
 //!
-//! What a file has: format version 1 pages of a fixed number of rows, compressed with zstd, at the same rows in every column
-//! with an encoder of ours; dictionary pages of the values used in the row group alone; statistics per chunk; column and
+//! What a file has: format version 1 pages of a fixed number of rows, compressed with zstd where that makes a column chunk an eighth
+//! shorter, at the same rows in every column with an encoder of ours; dictionary pages of the values used in the row group alone; statistics per chunk; column and
 //! offset index; the documented Arrow schema as `ARROW:schema`. What it has not: bloom filters, sorting columns (readers
 //! take the order of one row group for that of the file).
 //!

@@ -1,7 +1,5 @@
 //! Columns of few distinct strings that arrive as dictionary keys: the keys are renumbered, never the strings hashed.
 
-use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,6 +8,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
     ArrowDictionaryKeyType, ArrowNativeType, DataType, Int32Type, UInt8Type, UInt16Type, UInt32Type,
 };
+use hashbrown::HashMap;
 use parquet::basic::Encoding;
 use parquet::data_type::ByteArray;
 use parquet::schema::types::ColumnDescPtr;
@@ -31,8 +30,8 @@ pub(super) fn is_key_type(data_type: &DataType) -> bool {
 pub(super) struct StringDictionary {
     numbers: HashMap<Box<str>, u32>,
     values: Vec<Box<str>>,
-    /// The place of each string in the order of all, as of the last page.
-    ranks: Vec<u32>,
+    /// The numbers of the first and the last string in the order of all.
+    ends: Option<(u32, u32)>,
     /// The values that the keys of the last array point to. The array is kept: another one can't take its address.
     source: Option<ArrayRef>,
     /// Key of `source` to number.
@@ -95,7 +94,14 @@ impl StringDictionary {
         let string = strings.value(key);
         self.renumber[key] = self.numbers.get(string).copied().unwrap_or_else(|| {
             let number = self.values.len() as u32;
+            let (first, last) = self.ends.get_or_insert((number, number));
             self.values.push(string.into());
+            if string < self.values[*first as usize].as_ref() {
+                *first = number;
+            }
+            if string > self.values[*last as usize].as_ref() {
+                *last = number;
+            }
             self.numbers.insert(string.into(), number);
             number
         });
@@ -103,7 +109,7 @@ impl StringDictionary {
 
     pub(super) fn buffered_bytes(&self) -> usize {
         let strings = self.values.iter().map(|value| 2 * value.len() + 40).sum::<usize>();
-        strings + 4 * (self.renumber.capacity() + self.ranks.capacity()) + self.page.buffered_bytes()
+        strings + 4 * self.renumber.capacity() + self.page.buffered_bytes()
     }
 
     /// The strings of the page.
@@ -113,38 +119,23 @@ impl StringDictionary {
 
     /// Appends the keys of the page to `out`, and starts the next. Gives the first and last string of the page.
     pub(super) fn finish_page(&mut self, out: &mut Vec<u8>) -> Option<(ByteArray, ByteArray)> {
-        self.rank();
+        self.in_page.resize(self.values.len(), false);
         self.page.mark(&mut self.in_page);
         self.page.finish_page(self.values.len(), out);
-        let mut bounds = None;
-        for ((number, seen), rank) in self.in_page.iter_mut().enumerate().zip(&self.ranks) {
-            if std::mem::take(seen) {
-                let (first, last) = bounds.get_or_insert(((rank, number), (rank, number)));
-                *first = (*first).min((rank, number));
-                *last = (*last).max((rank, number));
-            }
-        }
-        bounds.map(|((_, first), (_, last))| {
-            let string = |number: usize| ByteArray::from(self.values[number].as_ref());
-            (string(first), string(last))
-        })
+        let bounds = self.bounds();
+        self.in_page.fill(false);
+        bounds
     }
 
-    /// Brings what is held by number up to date.
-    fn rank(&mut self) {
-        if self.ranks.len() < self.values.len() {
-            let mut order = (0..self.values.len() as u32).collect::<Vec<_>>();
-            order.sort_unstable_by(|a, b| self.compare(*a, *b));
-            self.ranks.resize(order.len(), 0);
-            self.in_page.resize(order.len(), false);
-            for (rank, number) in order.into_iter().enumerate() {
-                self.ranks[number as usize] = rank as u32;
-            }
-        }
-    }
-
-    fn compare(&self, a: u32, b: u32) -> Ordering {
-        self.values[a as usize].cmp(&self.values[b as usize])
+    /// The first and last string of the page. They are mostly those of all, as most pages have nearly all strings.
+    fn bounds(&self) -> Option<(ByteArray, ByteArray)> {
+        let (first, last) = self.ends?;
+        let string = |number: u32| self.values[number as usize].as_ref();
+        let seen = |number: u32| self.in_page[number as usize].then(|| string(number));
+        let all_seen = || (0..self.values.len() as u32).filter_map(seen);
+        let first = seen(first).or_else(|| all_seen().min())?;
+        let last = seen(last).or_else(|| all_seen().max())?;
+        Some((first.into(), last.into()))
     }
 
     /// The dictionary page.

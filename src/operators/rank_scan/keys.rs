@@ -1,0 +1,104 @@
+//! From dictionary keys to the bytes that they stand for.
+
+use parquet::errors::{ParquetError, Result};
+
+use super::runs::{Piece, Runs};
+
+/// The byte of a key that the dictionary does not have. No value becomes this one.
+const NO_VALUE: u8 = u8::MAX - 1;
+
+/// The dictionary of a column chunk, each value as a byte.
+pub(super) struct Dictionary {
+    /// By key.
+    values: Vec<u8>,
+    /// The same for keys of a byte, those without a value included.
+    table: [u8; 256],
+    /// By four keys of two bits, the byte that they are packed in: the values of the four. Ranks have four values, so that this is
+    /// how most pages are read.
+    fours: [[u8; 4]; 256],
+}
+
+impl Dictionary {
+    pub(super) fn new(values: Vec<u8>) -> Self {
+        let mut table = [NO_VALUE; 256];
+        table.iter_mut().zip(&values).for_each(|(byte, value)| *byte = *value);
+        let four = |packed: usize| std::array::from_fn(|place| table[packed >> (2 * place) & 3]);
+        Dictionary { values, table, fours: std::array::from_fn(four) }
+    }
+
+    /// Appends the values of the next `count` keys to `out`.
+    pub(super) fn append(&self, keys: &mut Runs, count: usize, out: &mut Vec<u8>) -> Result<()> {
+        let before = out.len();
+        let end = before + count;
+        let width = keys.width();
+        while out.len() < end {
+            match keys.next(end - out.len())? {
+                Piece::Repeated { value, count } => {
+                    let value = self.values.get(value as usize).copied().unwrap_or(NO_VALUE);
+                    out.resize(out.len() + count, value);
+                }
+                Piece::Packed { groups, skip, count } => self.append_packed(groups, width, skip, count, out),
+            }
+        }
+        // Looked at to the end, which the compiler makes vectors of.
+        if out[before..].iter().fold(false, |any, value| any | (*value == NO_VALUE)) {
+            return Err(ParquetError::General("a key of a column of ranks is beyond its dictionary".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn append_packed(&self, groups: &[u8], width: usize, skip: usize, count: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + (skip + count).next_multiple_of(8), 0);
+        let (slots, _) = out[start..].as_chunks_mut::<8>();
+        match width {
+            1 => self.unpack::<1>(groups, slots),
+            2 => self.unpack_fours(groups, slots),
+            3 => self.unpack::<3>(groups, slots),
+            4 => self.unpack::<4>(groups, slots),
+            5 => self.unpack::<5>(groups, slots),
+            6 => self.unpack::<6>(groups, slots),
+            7 => self.unpack::<7>(groups, slots),
+            8 => self.unpack::<8>(groups, slots),
+            _ => self.unpack_wide(groups, width, slots),
+        }
+        if skip > 0 {
+            out.copy_within(start + skip.., start);
+        }
+        out.truncate(start + count);
+    }
+
+    fn unpack_fours(&self, groups: &[u8], slots: &mut [[u8; 8]]) {
+        let (slots, _) = slots.as_flattened_mut().as_chunks_mut::<4>();
+        for (slot, packed) in slots.iter_mut().zip(groups) {
+            *slot = self.fours[usize::from(*packed)];
+        }
+        // What a last group lacks is keys of zero.
+        slots.iter_mut().skip(groups.len()).for_each(|slot| *slot = self.fours[0]);
+    }
+
+    fn unpack<const WIDTH: usize>(&self, groups: &[u8], slots: &mut [[u8; 8]]) {
+        let group = |packed: [u8; WIDTH]| {
+            let mut word = [0; 8];
+            word[..WIDTH].copy_from_slice(&packed);
+            let word = u64::from_le_bytes(word);
+            std::array::from_fn(|place| self.table[(word >> (place * WIDTH)) as usize & ((1 << WIDTH) - 1)])
+        };
+        let (whole, rest) = groups.as_chunks::<WIDTH>();
+        slots.iter_mut().zip(whole).for_each(|(slot, packed)| *slot = group(*packed));
+        if let Some(slot) = slots.get_mut(whole.len()) {
+            let mut packed = [0; WIDTH];
+            packed[..rest.len()].copy_from_slice(rest);
+            *slot = group(packed);
+        }
+    }
+
+    /// The way of dictionaries of more than 256 values, which no column of ranks should have.
+    fn unpack_wide(&self, groups: &[u8], width: usize, slots: &mut [[u8; 8]]) {
+        let bit = |at: usize| groups.get(at / 8).map_or(0, |byte| usize::from(byte >> (at % 8) & 1));
+        for (index, slot) in slots.as_flattened_mut().iter_mut().enumerate() {
+            let key = (0..width).fold(0, |key, place| key | bit(index * width + place) << place);
+            *slot = self.values.get(key).copied().unwrap_or(NO_VALUE);
+        }
+    }
+}
