@@ -58,7 +58,7 @@ impl ScoreJob {
         let mut wanted = self.columns.clone();
         wanted.extend(COUNTED.map(str::to_owned).into_iter().filter(|name| !self.columns.contains(name)));
         let needed = self.scoring.needed_columns(&self.input.columns.schema(), &wanted);
-        let scan = self.input.scan(&self.context, part, &needed)?;
+        let scan = self.input.scan_to_score(&self.context, part, &needed)?;
         Ok(self.scoring.plan(scan, &wanted)?)
     }
 

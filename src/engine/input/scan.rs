@@ -1,6 +1,6 @@
 //! The plans that read parts of the input as canonical columns.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
@@ -30,8 +30,7 @@ use crate::operators::{RankScanExec, SealedExec};
 
 impl SessionInput {
     /// The plan that reads a part: one partition, rows in file order (long layout: sessions in the order that [`LongInput`] states),
-    /// the columns of `needed` in its order and with the types of [`SessionInput::columns`]; ranks have the file's own type, or are
-    /// bytes.
+    /// the columns of `needed` in its order and with the types of [`SessionInput::columns`]; ranks have the file's own type.
     ///
     /// The plan is meant to be executed once and as it is: not sent through a physical optimizer, which would cut it again.
     pub fn scan(
@@ -43,17 +42,30 @@ impl SessionInput {
         if let Some(long) = &self.long {
             return long.scan(self, context, needed);
         }
+        let columns = needed.iter().map(String::as_str);
+        let scan = scan_parts(context, std::slice::from_ref(part), &self.options.names, columns)?;
+        self.canonical(context, &part.file, scan, needed)
+    }
+
+    /// The same for scoring, to which a number that is no rank is as good as any other: ranks may be bytes, as [`RankScanExec`]
+    /// reads them where a file allows it.
+    pub fn scan_to_score(
+        &self,
+        context: &SessionContext,
+        part: &InputPart,
+        needed: &[String],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let names = &self.options.names;
         let (ranks, others): (Vec<&str>, Vec<&str>) =
             needed.iter().map(String::as_str).partition(|name| self.is_read_as_bytes(&part.file, name));
-        let read_otherwise: HashSet<&str> = others.iter().map(|name| names.in_file(name)).collect();
-        let ranks: BTreeSet<&str> = ranks.iter().map(|name| names.in_file(name)).collect();
-        let ranks: Vec<String> =
-            ranks.into_iter().filter(|name| !read_otherwise.contains(name)).map(str::to_owned).collect();
-        let mut scan = scan_parts(context, std::slice::from_ref(part), names, others)?;
-        if let (false, Source::File(found)) = (ranks.is_empty(), &part.file.source) {
-            scan = Arc::new(RankScanExec::try_new(scan, ranks, parquet_readers(context, found))?);
-        }
+        let read_anyway = |rank: &str| others.iter().any(|name| names.in_file(name) == rank);
+        let ranks: BTreeSet<&str> = ranks.into_iter().map(|name| names.in_file(name)).collect();
+        let ranks: Vec<String> = ranks.into_iter().filter(|rank| !read_anyway(rank)).map(str::to_owned).collect();
+        let (false, Source::File(found)) = (ranks.is_empty(), &part.file.source) else {
+            return self.scan(context, part, needed);
+        };
+        let scan = scan_parts(context, std::slice::from_ref(part), names, others)?;
+        let scan = Arc::new(RankScanExec::try_new(scan, ranks, parquet_readers(context, found))?);
         self.canonical(context, &part.file, scan, needed)
     }
 
