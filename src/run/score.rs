@@ -46,7 +46,7 @@ pub struct ScoreJob {
     pub columns: Vec<String>,
     /// What is done with sessions that cannot be scored.
     pub on_error: OnError,
-    /// How many parts are worked on at once.
+    /// How many parts are worked on at once; twice as many where the input comes from another machine, as half of them wait.
     pub threads: usize,
     /// How Parquet is encoded.
     pub row_groups: RowGroupOptions,
@@ -78,7 +78,7 @@ impl ScoreJob {
 
     /// Scores everything and makes the result visible.
     ///
-    /// Memory: for each of [`ScoreJob::threads`] parts a batch on its way through the stages and one row group being encoded,
+    /// Memory: for each part that [`ScoreJob::threads`] allows a batch on its way through the stages and one row group being encoded,
     /// and as many encoded row groups again that wait for their turn. Dropped, it stops at once and leaves no target.
     pub async fn run(
         &self,
@@ -91,7 +91,8 @@ impl ScoreJob {
         let format = target.format();
         let mut output = Output::new(storage.clone(), target, overwrite, Arc::clone(&schema), self.row_groups.clone());
         let profile = Arc::new(Mutex::new(PlanProfile::default()));
-        let mut scored = OrderedParts::new(self.threads, self.input.parts().into_iter(), |part: InputPart, sink| {
+        let at_once = if self.input.is_remote() { 2 * self.threads } else { self.threads };
+        let mut scored = OrderedParts::new(at_once, self.input.parts().into_iter(), |part: InputPart, sink| {
             let worker = PartWorker {
                 plan: self.plan(&part)?,
                 bytes: part.bytes(),

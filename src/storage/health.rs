@@ -29,6 +29,11 @@ impl Ping {
         self.0.store(true, Relaxed);
     }
 
+    /// Whether somebody was there.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+
     /// A HEAD of something, marked as this ping.
     pub(crate) fn request(&self) -> GetOptions {
         let mut options = GetOptions { head: true, ..GetOptions::default() };
@@ -74,7 +79,7 @@ impl Health {
         let ping = Ping::default();
         // What the answer is does not matter.
         let _ = timeout(PATIENCE, store.get_opts(&Path::from(NAME), ping.request())).await;
-        let alive = ping.0.load(Relaxed);
+        let alive = ping.is_answered();
         self.pool.meter.ping(alive);
         tracing::debug!(store = self.pool.name(), alive, "ping");
         alive

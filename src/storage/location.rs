@@ -20,7 +20,8 @@ use crate::storage::{Result, Scheme, StorageError};
 pub struct Location {
     /// The pooled store.
     pub store: Arc<dyn ObjectStore>,
-    /// Scheme and authority with the path `/`: the key DataFusion registers a store under.
+    /// Scheme and authority with the path `/`: what [`Storage::store_for`](crate::storage::Storage::store_for) finds the store by,
+    /// and so the key DataFusion knows it under. That of a pinned location is its own.
     pub store_url: Url,
     /// The path in the store; the root is empty.
     pub path: Path,
@@ -33,6 +34,12 @@ impl Location {
     pub(crate) fn new(store: Arc<dyn ObjectStore>, target: Target, written: String) -> Self {
         let Target { scheme, store_url, path, is_folder } = target;
         Self { store, store_url, path, scheme, is_folder, written }
+    }
+
+    /// Reads through `view` from now on, which is found by `url`.
+    pub(crate) fn read_through(&mut self, view: Arc<dyn ObjectStore>, url: Url) {
+        self.store = view;
+        self.store_url = url;
     }
 
     /// The kind of store.
@@ -227,6 +234,32 @@ mod tests {
         let error = storage().open("no such/file.csv").unwrap().read().await.unwrap_err();
         assert_eq!(error.to_string(), "no such/file.csv does not exist");
         assert!(!error.is_retryable());
+    }
+
+    #[tokio::test]
+    async fn a_pinned_location_is_read_in_its_version_by_whoever_finds_its_store() {
+        let storage = storage();
+        let folder = tempfile::tempdir().unwrap();
+        for target in [folder.path().join("a.csv").to_str().unwrap(), "memory:///a.csv"] {
+            let mut at = storage.open(target).unwrap();
+            storage.write(&at, "first", false).await.unwrap();
+            let meta = at.head().await.unwrap();
+            let written = at.clone();
+            storage.pin([(&mut at, &meta)]);
+            assert_eq!((at.to_string(), at.scheme()), (written.to_string(), written.scheme()));
+            let found = storage.store_for(&at.store_url).unwrap();
+            assert!(Arc::ptr_eq(&found, &at.store) && !Arc::ptr_eq(&found, &written.store));
+            assert_eq!(at.read().await.unwrap(), "first");
+
+            storage.write(&written, "something else", true).await.unwrap();
+            let error = at.read().await.unwrap_err();
+            assert!(matches!(error, StorageError::Changed { expected: Some(_), found: Some(_), .. }), "{error}");
+            assert!(found.get_range(&at.path, 0..2).await.is_err());
+            assert_eq!(written.read().await.unwrap(), "something else");
+            let url = at.store_url.clone();
+            drop((at, found));
+            assert!(Arc::ptr_eq(&storage.store_for(&url).unwrap(), &written.store), "nobody uses the view any more");
+        }
     }
 
     #[test]

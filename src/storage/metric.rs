@@ -112,6 +112,17 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_lists_every_metric() {
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+        for (name, kind, help) in METRICS {
+            let kind = format!("{kind:?}").to_lowercase();
+            let help = help.trim_end_matches('.');
+            let row = format!("| `{name}` | {kind}: {}{} |", help[..1].to_lowercase(), &help[1..]);
+            assert!(readme.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
     fn what_is_recorded_and_described_is_what_the_table_lists() {
         let names = Names::default();
         with_local_recorder(&names, || {

@@ -22,6 +22,7 @@ mod location;
 mod metric;
 mod options;
 mod pinned;
+mod pins;
 mod pool;
 mod pooled_store;
 mod redirect;

@@ -19,7 +19,7 @@ use object_store::{
 use tokio::time::Instant;
 
 use crate::storage::body::Body;
-use crate::storage::health::Health;
+use crate::storage::health::{Health, Ping};
 use crate::storage::listing::Listing;
 use crate::storage::pool::{Permit, Pool};
 use crate::storage::{Operation, RetryOptions, Scheme, StorageError};
@@ -66,6 +66,19 @@ impl PooledStore {
         self.pool.meter.latency(started.elapsed());
         let named = |error| StorageError::named(&self.target(location), operation.verb(), error);
         Ok((done.map_err(named)?, permit))
+    }
+
+    /// Does `request`, which is a check of the store and needs none before it.
+    async fn ping(
+        &self,
+        location: &Path,
+        ping: &Ping,
+        request: impl Future<Output = Result<GetResult>>,
+    ) -> Result<GetResult> {
+        let _permit = self.pool.acquire().await?;
+        let answer = request.await;
+        self.pool.meter.ping(answer.is_ok() || ping.is_answered());
+        answer.map_err(|error| StorageError::named(&self.target(Some(location)), Operation::Head.verb(), error))
     }
 
     /// How `location`, or else the store, is named in errors.
@@ -156,6 +169,9 @@ impl ObjectStore for PooledStore {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let operation = if options.head { Operation::Head } else { Operation::Get };
         let get = self.inner.get_opts(location, options.clone());
+        if let Some(ping) = options.extensions.get::<Ping>() {
+            return self.ping(location, ping, get).await;
+        }
         let (mut result, permit) = self.with_permit(operation, Some(location), get).await?;
         if options.head || matches!(result.payload, GetResultPayload::File(..)) {
             return Ok(result);

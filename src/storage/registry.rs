@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore};
 use tokio::time::{Instant, timeout};
 use url::Url;
 
@@ -17,11 +17,12 @@ use crate::storage::client::{self, Section};
 use crate::storage::dial::ProxyVariables;
 use crate::storage::health::{Health, NAME as PING_NAME, PATIENCE as PING_PATIENCE, Ping};
 use crate::storage::http::Wire;
+use crate::storage::pins::Pins;
 use crate::storage::pool::Pool;
 use crate::storage::pooled_store::PooledStore;
 use crate::storage::target::{Target, store_url};
 use crate::storage::{
-    Creation, HttpFailure, Location, PoolStatus, Result, Scheme, StorageError, StorageOptions, Upload, Written,
+    Creation, HttpFailure, Location, Pinned, PoolStatus, Result, Scheme, StorageError, StorageOptions, Upload, Written,
 };
 
 /// All stores of a process. Cheap to clone; every clone shares the same clients.
@@ -38,6 +39,7 @@ struct Shared {
     sections: BTreeMap<String, Section>,
     environment: Vec<(String, String)>,
     stores: Mutex<HashMap<String, Entry>>,
+    pins: Pins,
 }
 
 /// A store, and the pool it stands behind if it is another machine.
@@ -57,7 +59,7 @@ impl Storage {
             sections.insert(client::name_of(&target.store_url), section.clone());
         }
         let environment = environment.into_iter().collect();
-        Ok(Self(Arc::new(Shared { options, sections, environment, stores: Mutex::default() })))
+        Ok(Self(Arc::new(Shared { options, sections, environment, stores: Mutex::default(), pins: Pins::default() })))
     }
 
     /// The options this was made with.
@@ -73,12 +75,35 @@ impl Storage {
     }
 
     /// The store of a URL, made on first use. Only its scheme and authority count. Makes no request.
+    ///
+    /// The URL of a pinned location gives the pinned store while anybody has it, and the store itself after that.
     pub fn store_for(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
-        let scheme = Scheme::of(url.scheme()).ok_or_else(|| StorageError::UnsupportedScheme {
-            target: client::name_of(url),
-            scheme: url.scheme().to_owned(),
-        })?;
+        let unsupported =
+            || StorageError::UnsupportedScheme { target: client::name_of(url), scheme: url.scheme().to_owned() };
+        let (scheme, view) = Scheme::of_view(url.scheme()).ok_or_else(unsupported)?;
+        if let Some(pinned) = view.and_then(|number| self.0.pins.get(number)) {
+            return Ok(pinned);
+        }
         self.store(scheme, &store_url(url))
+    }
+
+    /// Binds locations to the versions that their metadata tells: whoever reads one through its store gets this version or
+    /// [`StorageError::Changed`]. An object without an ETag is not bound to anything.
+    pub fn pin<'a>(&self, found: impl IntoIterator<Item = (&'a mut Location, &'a ObjectMeta)>) {
+        let mut by_store = BTreeMap::<Url, Vec<(&mut Location, &ObjectMeta)>>::new();
+        for (location, meta) in found {
+            by_store.entry(location.store_url.clone()).or_default().push((location, meta));
+        }
+        for (store_url, found) in by_store {
+            let Some((first, _)) = found.first() else { continue };
+            let objects = found.iter().map(|(_, meta)| *meta);
+            let pinned = Pinned::new(Arc::clone(&first.store), client::name_of(&store_url), objects);
+            let pinned: Arc<dyn ObjectStore> = Arc::new(pinned);
+            let Some(url) = self.0.pins.add(&store_url, &pinned) else { continue };
+            for (location, _) in found {
+                location.read_through(Arc::clone(&pinned), url.clone());
+            }
+        }
     }
 
     /// Starts writing `at`. Nothing is visible there before [`Upload::commit`], and nothing ever is if the upload is

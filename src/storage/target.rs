@@ -38,6 +38,15 @@ impl Scheme {
         }
     }
 
+    /// The kind of store behind a URL, and which of [`Storage::pin`](crate::storage::Storage::pin)'s views of it is meant, if
+    /// one is: `s3+17://bucket` is the 17th.
+    pub(crate) fn of_view(scheme: &str) -> Option<(Self, Option<u64>)> {
+        match scheme.split_once('+') {
+            None => Some((Self::of(scheme)?, None)),
+            Some((scheme, view)) => Some((Self::of(scheme)?, Some(view.parse().ok()?))),
+        }
+    }
+
     /// Whether the store is another machine.
     pub fn is_remote(self) -> bool {
         !matches!(self, Self::Local | Self::Memory)
@@ -108,11 +117,15 @@ pub(crate) fn store_url(url: &Url) -> Url {
     store.set_path("/");
     store.set_query(None);
     store.set_fragment(None);
-    if store.scheme() == "s3a" {
-        // Both are non-special schemes, between which `set_scheme` always succeeds.
-        let _ = store.set_scheme("s3");
+    let base = match store.scheme().split('+').next().unwrap_or_default() {
+        "s3a" => "s3",
+        base => base,
+    };
+    if base == store.scheme() {
+        return store;
     }
-    store
+    // Not `set_scheme`: it does not lead from `http+17` to `http`.
+    Url::parse(&format!("{base}{}", &store.as_str()[store.scheme().len()..])).unwrap_or(store)
 }
 
 fn local_url() -> Option<Url> {

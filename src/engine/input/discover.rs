@@ -27,6 +27,8 @@ const SPECIAL: [char; 4] = ['*', '?', '[', '{'];
 ///
 /// An input is a file, a folder (all files in it, at any depth, whose names say their format) or a pattern with `*`, `?`, `[…]`
 /// or `{…}` (where `**` spans folders); a local path, or a URL. An input that names nothing is an error.
+///
+/// Files are found in a version: one that changes afterwards is an error for whoever reads it.
 pub async fn discover(
     storage: &Storage,
     inputs: &[String],
@@ -55,6 +57,7 @@ pub async fn discover(
             return Err(EngineError::NoFiles { target: input.clone() });
         }
     }
+    storage.pin(found.iter_mut().map(|file| (&mut file.location, &file.meta)));
     Ok(found)
 }
 

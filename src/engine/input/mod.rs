@@ -10,6 +10,7 @@ mod format;
 mod long;
 mod open;
 mod part;
+mod read_ahead;
 mod scan;
 mod stdin;
 

@@ -186,6 +186,15 @@ impl SessionInput {
         self.files.iter().chain(&self.attributes).map(|file| file.size()).sum()
     }
 
+    /// Whether any of it comes from another machine.
+    pub fn is_remote(&self) -> bool {
+        let is_remote = |file: &Arc<SessionFile>| match &file.source {
+            Source::File(found) => found.location.scheme().is_remote(),
+            Source::Stdin(_) => false,
+        };
+        self.files.iter().chain(&self.attributes).any(is_remote)
+    }
+
     /// The parts of all files, in input order.
     ///
     /// A Parquet file is cut between row groups, an uncompressed text file at lines; any other file is one part, and so is the

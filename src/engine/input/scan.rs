@@ -25,6 +25,7 @@ use crate::engine::input::discover::FoundFile;
 use crate::engine::input::format::FileFormat;
 use crate::engine::input::open::{SessionFile, SessionInput, Source};
 use crate::engine::input::part::InputPart;
+use crate::engine::input::read_ahead::ReadAhead;
 use crate::model::session::{SESSION_ID, USER_ID};
 use crate::operators::{RankScanExec, SealedExec};
 
@@ -208,10 +209,11 @@ fn blank_as_null(text: Expr) -> Result<Expr> {
     case(blank).when(lit(true), lit(ScalarValue::Utf8(None))).otherwise(text)
 }
 
-/// What reads Parquet files of the store of `found`, footers once.
+/// What reads Parquet files of the store of `found`: footers once, and over a network the next row group ahead.
 fn parquet_readers(context: &SessionContext, found: &FoundFile) -> Arc<dyn ParquetFileReaderFactory> {
     let footers = context.runtime_env().cache_manager.get_file_metadata_cache();
-    Arc::new(CachedParquetFileReaderFactory::new(Arc::clone(&found.location.store), footers))
+    let readers = CachedParquetFileReaderFactory::new(Arc::clone(&found.location.store), footers);
+    ReadAhead::of(found.location.scheme(), Arc::new(readers))
 }
 
 /// Reads groups of parts of files of which `found` is one: all have its format, compression, store and schema.

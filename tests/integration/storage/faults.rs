@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use object_store::ObjectStore;
 use tempfile::tempdir;
 
 use crate::support::faulty_proxy::{Fault, FaultyProxy};
+use crate::support::http_server::{Server, serve_file};
 use crate::support::jobs;
 use crate::support::s3_server::S3Server;
 use crate::support::static_files::StaticFiles;
@@ -220,7 +222,7 @@ fn storage_error(error: &Error) -> Option<&StorageError> {
         Error::Storage(error) | Error::Engine(EngineError::Storage(error)) | Error::Run(RunError::Storage(error)) => {
             Some(error)
         }
-        Error::Engine(EngineError::Unreadable { source, .. }) => StorageError::find(source),
+        Error::Engine(EngineError::Unreadable { source, .. }) => StorageError::find(source.as_ref()),
         Error::Engine(EngineError::Plan(error)) | Error::Run(RunError::Engine(EngineError::Plan(error))) => {
             StorageError::find(error)
         }
@@ -287,4 +289,27 @@ async fn scoring_through_faults_gives_the_right_result_or_an_error_without_a_tar
     let leftovers = std::fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(leftovers, 1, "nothing but the expected result is left");
     assert!(right > 0 && right < seeds, "{right} runs of {seeds}: the faults are too many or too few to show anything");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_changes_after_it_was_found_is_an_error_with_both_tags_and_no_target() {
+    let folder = tempdir().unwrap();
+    let parquet = jobs::generated_sessions(&folder.path().join("a.parquet"), 100, 1);
+    let csv = jobs::generated_sessions(&folder.path().join("a.csv"), 100, 1);
+    for (name, content) in [("a.parquet", parquet), ("a.csv", csv)] {
+        // The file is looked at and its schema is read; then there is another one.
+        let server = Server::start(Arc::new(move |request, number| {
+            let e_tag = if number < 2 { "\"first\"" } else { "\"second\"" };
+            let answer = serve_file(&request, &content, e_tag);
+            Box::pin(async move { answer.into() })
+        }));
+        let pool = PoolOptions { pre_ping: false, ..PoolOptions::default() };
+        let storage = Storage::new(StorageOptions { pool, ..options() }, []).unwrap();
+        let (input, target) = (format!("{}/{name}", server.url()), folder.path().join("out.parquet"));
+        let error = jobs::score(&storage, &[input], None, target.to_str().unwrap(), 1).await.unwrap_err();
+        let Some(StorageError::Changed { expected, found, .. }) = storage_error(&error) else { panic!("{error:?}") };
+        assert_eq!((expected.as_deref(), found.as_deref()), (Some("\"first\""), Some("\"second\"")), "{name}");
+        assert!(error.to_string().contains(&format!("/{name} changed while it was read")), "{error}");
+        assert!(!target.exists());
+    }
 }

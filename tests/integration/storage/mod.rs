@@ -3,6 +3,7 @@
 mod conformance;
 mod faults;
 mod pool;
+mod remote;
 mod s3;
 mod scoring;
 mod secrets;

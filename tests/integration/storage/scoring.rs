@@ -120,7 +120,7 @@ fn the_status_of_a_store_is_shown_as_text_and_as_json() {
     assert!(text.starts_with(&format!("ping         {url} answered in ")), "{text}");
     assert!(text.contains("size 5, overflow up to 10, 15 at once now"), "{text}");
     assert!(text.contains("connections  1 open, 1 opened, 0 recycled"), "{text}");
-    assert!(text.contains("requests     head 1"), "{text}");
+    assert!(text.contains("pings        1, 0 without an answer"), "{text}");
 
     let flags = ["--pool-size", "3", "--pool-max-overflow", "4", "--pool-mode", "adaptive"];
     let json = normstream().args(["storage", "status", &url, "--format", "json"]).args(flags).output().unwrap();
@@ -128,8 +128,8 @@ fn the_status_of_a_store_is_shown_as_text_and_as_json() {
     assert!(json["ping_seconds"].as_f64().unwrap() > 0.0, "{json}");
     let pool = &json["pool"];
     assert_eq!((&pool["size"], &pool["max_overflow"], &pool["capacity"]), (&3.into(), &4.into(), &3.into()));
-    assert_eq!((&pool["requests"]["head"], &pool["idle"], &pool["pings"]), (&1.into(), &3.into(), &1.into()));
-    assert_eq!(pool["latency_seconds"]["buckets"].as_array().unwrap().last().unwrap()["le"], "+Inf");
+    assert_eq!((&pool["idle"], &pool["pings"], &pool["ping_failures"]), (&3.into(), &1.into(), &0.into()));
+    assert_eq!(pool["wait_seconds"]["buckets"].as_array().unwrap().last().unwrap()["le"], "+Inf");
 
     let nobody = normstream().args(["storage", "status", "http://127.0.0.1:1/file"]).output().unwrap();
     assert_eq!(nobody.status.code(), Some(75), "{nobody:?}");

@@ -7,6 +7,8 @@ use normstream::storage::{Storage, StorageError, StorageOptions};
 use tempfile::tempdir;
 
 use crate::support::http_server::{Response, Server};
+use crate::support::s3_server::S3Server;
+use crate::support::static_files::StaticFiles;
 use crate::support::{golden, normstream};
 
 /// In the name of every planted secret.
@@ -113,4 +115,40 @@ fn logs_at_any_level_and_shown_settings_hold_no_secret() {
     let read = run(&["score", "s3://bucket/in.parquet", "--to", "out.parquet"]);
     assert_clean(&read);
     assert!(read.contains("s3://bucket"), "{read}");
+}
+
+#[test]
+fn plans_and_logs_of_work_that_succeeds_hold_no_secret() {
+    let Some(s3) = S3Server::start() else { return };
+    let web = StaticFiles::start(std::time::Duration::ZERO);
+    web.put("/in.parquet", fs::read(golden("sessions.parquet")).unwrap());
+    let folder = tempdir().unwrap();
+    let section = |store: &str, settings: &[(&str, String)]| {
+        let settings: String = settings.iter().map(|(key, value)| format!("{key} = {value:?}\n")).collect();
+        format!("[storage.{store:?}]\n{settings}")
+    };
+    let bearer = [("authorization", "Bearer canary".to_owned())];
+    let config = section("s3://bucket", &S3Server::settings(&s3.url())) + &section(&web.server.url(), &bearer);
+    fs::write(folder.path().join("normstream.toml"), config).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = normstream();
+        command.current_dir(folder.path()).env("NORMSTREAM_LOG", "trace").env("AWS_SESSION_TOKEN", "canary-token");
+        // Proxies have passwords, too; this one is not asked.
+        command.env("HTTP_PROXY", "http://me:canary@127.0.0.1:1").env("NO_PROXY", "127.0.0.1");
+        let output = command.args(arguments).timeout(std::time::Duration::from_secs(120)).output().unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {text}");
+        assert_clean(&text);
+        text
+    };
+    let web_input = format!("{}/in.parquet", web.server.url());
+    let stored = run(&["score", &web_input, "--to", "s3://bucket/out.parquet"]);
+    assert!(stored.contains("TRACE"), "nothing was logged");
+    let plan = run(&["score", &web_input, "--explain"]);
+    assert!(plan.contains("StageExec") || plan.contains("DataSourceExec"), "{plan}");
+    run(&["score", &web_input, "--to", "local.parquet", "--explain", "analyze", "--stats", "-"]);
+    run(&["storage", "status", "s3://bucket/out.parquet"]);
+    run(&["storage", "status", &web_input, "--format", "json"]);
+    let sql = format!("EXPLAIN SELECT count(*) FROM score('{web_input}')");
+    run(&["sql", "-c", &sql]);
 }
