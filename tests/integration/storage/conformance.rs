@@ -17,6 +17,7 @@ use object_store::{
 use tempfile::tempdir;
 use url::Url;
 
+use crate::support::azure_server::AzureServer;
 use crate::support::s3_server::S3Server;
 use crate::support::static_files::StaticFiles;
 
@@ -29,16 +30,19 @@ struct Abilities {
     update: bool,
     /// Deleting what is not there is an error.
     delete_is_strict: bool,
+    /// The last bytes of an object can be asked for without its size.
+    suffix: bool,
 }
 
-const MEMORY: Abilities = Abilities { conditional_copy: true, update: true, delete_is_strict: false };
-const LOCAL: Abilities = Abilities { conditional_copy: true, update: false, delete_is_strict: true };
-const S3: Abilities = Abilities { conditional_copy: false, update: true, delete_is_strict: false };
+const MEMORY: Abilities = Abilities { conditional_copy: true, update: true, delete_is_strict: false, suffix: true };
+const LOCAL: Abilities = Abilities { conditional_copy: true, update: false, delete_is_strict: true, suffix: true };
+const AZURE: Abilities = Abilities { conditional_copy: true, update: true, delete_is_strict: true, suffix: false };
+const S3: Abilities = Abilities { conditional_copy: false, update: true, delete_is_strict: false, suffix: true };
 
 async fn conforms(store: &dyn ObjectStore, abilities: Abilities) {
     clear(store).await;
     objects_are_read_back_as_they_were_written(store).await;
-    ranges_are_those_asked_for(store).await;
+    ranges_are_those_asked_for(store, abilities).await;
     conditions_are_kept(store, abilities).await;
     listings_have_every_object_once(store).await;
     deletes_delete(store, abilities).await;
@@ -90,7 +94,7 @@ async fn objects_are_read_back_as_they_were_written(store: &dyn ObjectStore) {
     assert!(store.get_ranges(&"none".into(), &[0..1, 2..3]).await.is_err());
 }
 
-async fn ranges_are_those_asked_for(store: &dyn ObjectStore) {
+async fn ranges_are_those_asked_for(store: &dyn ObjectStore, abilities: Abilities) {
     let path = Path::from("ranges");
     let large: Vec<u8> = (0..5_000_000_u32).map(|byte| (byte % 241) as u8).collect();
     store.put(&path, large.clone().into()).await.unwrap();
@@ -101,8 +105,14 @@ async fn ranges_are_those_asked_for(store: &dyn ObjectStore) {
         (GetRange::Suffix(5), 4_999_995..5_000_000),
         (GetRange::Bounded(4_999_999..5_000_009), 4_999_999..5_000_000),
     ] {
+        let is_suffix = matches!(range, GetRange::Suffix(_));
         let options = GetOptions { range: Some(range), ..GetOptions::default() };
-        let read = store.get_opts(&path, options).await.unwrap();
+        let read = store.get_opts(&path, options).await;
+        if is_suffix && !abilities.suffix {
+            assert!(matches!(read, Err(Error::NotSupported { .. })), "{read:?}");
+            continue;
+        }
+        let read = read.unwrap();
         assert_eq!((read.range.clone(), read.meta.size), (expected.clone(), 5_000_000));
         let expected = &large[expected.start as usize..expected.end as usize];
         assert!(read.bytes().await.unwrap() == expected);
@@ -302,6 +312,19 @@ async fn s3_conforms_bare_and_as_storage_opens_it() {
     conforms(&storage.open("s3://bucket/").unwrap().store, S3).await;
     let status = &storage.status()[0];
     assert_eq!((status.checked_out, status.waiting, status.timeouts, status.ping_failures), (0, 0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn azure_conforms_as_storage_opens_it() {
+    let Some(server) = AzureServer::start() else { return };
+    let section = server.settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let pool = PoolOptions { size: 2, max_overflow: 1, ..PoolOptions::default() };
+    let stores = [("az://container".to_owned(), section)].into();
+    let storage = Storage::new(StorageOptions { pool, stores, ..StorageOptions::default() }, []).unwrap();
+    conforms(&storage.open("az://container/").unwrap().store, AZURE).await;
+    let status = &storage.status()[0];
+    assert_eq!((status.checked_out, status.waiting, status.timeouts, status.ping_failures), (0, 0, 0, 0));
+    assert!(status.connections <= 3, "{}", status.connections);
 }
 
 #[tokio::test]
