@@ -30,8 +30,8 @@ use crate::storage::pool::Pool;
 
 /// How long a connection may take to be ready after its last answer, or else is not used again.
 const READY: Duration = Duration::from_secs(1);
-/// How long free connections beyond the pool's size are kept: until the burst is over.
-const BURST: Duration = Duration::from_secs(1);
+/// How long free connections beyond the pool's size are kept, and how often that is looked at.
+const BURST: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(1));
 /// How long a free connection is trusted not to have been dropped by something in between.
 const IDLE: Duration = Duration::from_secs(90);
 /// How long a server may take to see a connection closed, and how much it may still send.
@@ -206,11 +206,11 @@ impl Server {
     /// Closes connections beyond the pool's size that nobody used for a while, until there are none.
     async fn end_of_burst(server: Weak<Self>) {
         loop {
-            sleep(BURST).await;
+            sleep(BURST.1).await;
             let Some(server) = server.upgrade() else { return };
             let mut free = lock(&server.free);
             let kept = server.pool.options().size;
-            let unused = |connection: &Connection| connection.used.is_some_and(|used| used.elapsed() >= BURST);
+            let unused = |connection: &Connection| connection.used.is_some_and(|used| used.elapsed() >= BURST.0);
             while free.connections.len() > kept && free.connections.first().is_some_and(unused) {
                 free.connections.remove(0);
             }

@@ -75,7 +75,7 @@ impl ObjectStore for Pinned {
             options.if_match = Some(e_tag.clone());
         }
         match self.inner.get_opts(location, options).await {
-            Ok(result) if result.meta.e_tag.as_ref() != Some(e_tag) => {
+            Ok(result) if !result.meta.e_tag.as_deref().is_some_and(|found| is_same(found, e_tag)) => {
                 Err(self.changed_to(location, e_tag, result.meta.e_tag))
             }
             Err(object_store::Error::Precondition { .. }) => Err(self.changed(location, e_tag).await),
@@ -129,6 +129,11 @@ impl ObjectStore for Pinned {
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         self.inner.rename_opts(from, to, options).await
     }
+}
+
+/// Whether two ETags are one: listings of some stores leave the quotes out.
+fn is_same(one: &str, other: &str) -> bool {
+    one.trim_matches('"') == other.trim_matches('"')
 }
 
 fn read_range(file: &mut std::fs::File, range: Range<u64>) -> std::io::Result<Bytes> {

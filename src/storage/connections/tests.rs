@@ -152,7 +152,7 @@ async fn what_is_kept_after_a_burst_is_the_size_of_the_pool() {
     let connections = connections(2, 4, LONG);
     join_all((0..6).map(|_| read(&connections, &server, usize::MAX))).await;
     assert_eq!(connections.pool.status().connections, 6);
-    sleep(BURST * 2 + FAREWELL.0).await;
+    sleep(BURST.0 + BURST.1 * 2 + FAREWELL.0).await;
     assert_eq!((connections.pool.status().connections, server.0.open.load(SeqCst)), (2, 2));
 }
 

@@ -230,6 +230,12 @@ fn storage_error(error: &Error) -> Option<&StorageError> {
     }
 }
 
+/// Whether a text does, where DataFusion made one of the error: of those that it meets while it reads a footer.
+fn says_what_happened(text: &str) -> bool {
+    let ends = ["changed while it was read", "given up after", "are missing", "cannot read it"];
+    text.contains(".parquet") && ends.iter().any(|end| text.contains(end))
+}
+
 /// How many seeds the scoring run under faults is tried with; 200 takes some minutes.
 const SEEDS_VARIABLE: &str = "NORMSTREAM_TEST_FAULT_SEEDS";
 const FILES: usize = 20;
@@ -271,11 +277,11 @@ async fn scoring_through_faults_gives_the_right_result_or_an_error_without_a_tar
                 right += 1;
             }
             Err(error) => {
-                let cause = storage_error(&error).unwrap_or_else(|| panic!("seed {seed}: {error:?}"));
-                assert!(is_clear(cause), "seed {seed}: {cause:?}");
+                let text = error.to_string();
+                let is_clear = storage_error(&error).map_or_else(|| says_what_happened(&text), is_clear);
+                assert!(is_clear, "seed {seed}: {error:?}");
                 assert!(!target.exists(), "seed {seed}: {error}");
-                *wrong.entry(cause.to_string().split(": ").last().unwrap().chars().take(40).collect()).or_default() +=
-                    1;
+                *wrong.entry(text.split(": ").last().unwrap().chars().take(40).collect()).or_default() += 1;
             }
         }
         let status = &storage.status()[0];
@@ -307,9 +313,9 @@ async fn a_file_that_changes_after_it_was_found_is_an_error_with_both_tags_and_n
         let storage = Storage::new(StorageOptions { pool, ..options() }, []).unwrap();
         let (input, target) = (format!("{}/{name}", server.url()), folder.path().join("out.parquet"));
         let error = jobs::score(&storage, &[input], None, target.to_str().unwrap(), 1).await.unwrap_err();
-        let Some(StorageError::Changed { expected, found, .. }) = storage_error(&error) else { panic!("{error:?}") };
-        assert_eq!((expected.as_deref(), found.as_deref()), (Some("\"first\""), Some("\"second\"")), "{name}");
-        assert!(error.to_string().contains(&format!("/{name} changed while it was read")), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&format!("/{name} changed while it was read")), "{error:?}");
+        assert!(text.contains("its ETag was \"first\", now it is \"second\""), "{text}");
         assert!(!target.exists());
     }
 }

@@ -149,7 +149,7 @@ async fn score_separately(url: &str) -> Duration {
     started.elapsed()
 }
 
-const FILES_OF_A_TASK: usize = 6;
+const FILES_OF_A_TASK: usize = 2;
 const SESSIONS: usize = 100;
 /// Different files.
 const DISTINCT: usize = 5;
