@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, HumanCount};
 
 use crate::cli::score::{Explain, ScoreArgs, print};
-use crate::config::Config;
+use crate::config::{Config, ProgressStyle};
 use crate::engine::PartLimits;
 use crate::error::Error;
 use crate::model::FaultCode;
@@ -150,10 +150,9 @@ impl IntoTable<'_> {
         };
         let style = self.config.settings.progress;
         let tell = |text: &str| {
-            if matches!(style, crate::config::ProgressStyle::Off | crate::config::ProgressStyle::Json) {
-                return;
+            if !text.is_empty() && !matches!(style, ProgressStyle::Off | ProgressStyle::Json) {
+                print_line(text.trim_end());
             }
-            print_line(text.trim_end());
         };
         tell(&headline(&run));
         tell(&standing_text(&run, &standing));
@@ -176,15 +175,20 @@ fn headline(run: &TableRun) -> String {
     let plan = run.as_plan();
     let sessions = plan.sessions().map(|count| format!("{} sessions, ", HumanCount(count))).unwrap_or_default();
     format!(
-        "run {}: {} files ({sessions}{}) in {} parts, {} to the {} table {}",
+        "run {}: {} ({sessions}{}) in {}, {} to the {} table {}",
         run.id().short(),
-        plan.inputs.len(),
+        counted(plan.inputs.len(), "file"),
         HumanBytes(plan.bytes()),
-        plan.parts.len(),
+        counted(plan.parts.len(), "part"),
         plan.options.mode.name(),
         plan.format,
         run.table().root(),
     )
+}
+
+/// How many of a thing, in words.
+fn counted(count: usize, thing: &str) -> String {
+    format!("{} {thing}{}", HumanCount(count as u64), if count == 1 { "" } else { "s" })
 }
 
 /// The whole plan as `--dry-run` prints it.
@@ -203,7 +207,7 @@ fn described(run: &TableRun) -> String {
     for (number, input) in plan.inputs.iter().enumerate() {
         let parts = plan.parts.iter().filter(|part| part.input == number).count();
         let (size, version) = (HumanBytes(input.size), &input.version);
-        text.push_str(&format!("input       {} ({size}, version {version}, {parts} parts)\n", input.url));
+        text.push_str(&format!("input       {} ({size}, version {version}, {})\n", input.url, counted(parts, "part")));
     }
     for input in &plan.attributes {
         text.push_str(&format!("attributes  {} ({}, version {})\n", input.url, HumanBytes(input.size), input.version));
@@ -239,10 +243,10 @@ fn already_done(receipt: &Receipt) -> String {
 fn committed(run: &TableRun, receipt: &Receipt) -> String {
     let version = receipt.version.map(|version| format!(" as version {version}")).unwrap_or_default();
     format!(
-        "committed to {}{version}: {} rows in {} files, {}",
+        "committed to {}{version}: {} rows in {}, {}",
         run.table().root(),
         HumanCount(receipt.rows),
-        HumanCount(receipt.files),
+        counted(receipt.files as usize, "file"),
         HumanBytes(receipt.bytes_written),
     )
 }

@@ -158,7 +158,8 @@ pub(super) struct PartFile {
 
 impl PartFile {
     /// Begins a file. One that is there already, left by an earlier process before it was recorded, is kept: a name stands
-    /// for the bytes, so it is as good.
+    /// for the bytes, so it is as good. For the same reason it may be put over one that comes to be there in the meantime, and
+    /// a put whose answer is lost may be repeated.
     pub(super) async fn begin(
         table: &Table,
         at: Location,
@@ -167,10 +168,9 @@ impl PartFile {
     ) -> Result<PartFile, RunError> {
         let buffer = Buffer::default();
         let parquet = ParquetFile::try_new(buffer.clone(), schema, &job.row_groups)?;
-        let upload = match table.storage().upload(&at, false).await {
-            Ok(upload) => Some(upload),
-            Err(StorageError::AlreadyExists { .. }) => None,
-            Err(error) => return Err(error.into()),
+        let upload = match at.exists().await? {
+            true => None,
+            false => Some(table.storage().upload(&at, true).await?),
         };
         let mut file = PartFile { at, upload, parquet, buffer, rows: 0, size: 0 };
         file.send().await?;
@@ -199,26 +199,26 @@ impl PartFile {
     pub(super) async fn finish(self, schema: &Schema, name: &str) -> Result<DataFile, RunError> {
         let PartFile { at, upload, parquet, buffer, rows, size } = self;
         let (_, footer) = parquet.finish()?;
+        let statistics = statistics(schema, &footer);
         let tail = buffer.take();
         let size = size + tail.len() as u64;
-        let written = match upload {
+        let doubt = match upload {
+            None => None,
             Some(mut upload) => {
                 upload.write(tail).await?;
-                upload.commit().await.map(drop)
-            }
-            None => Err(StorageError::AlreadyExists { target: at.to_string() }),
-        };
-        match written {
-            Ok(()) => {}
-            // Somebody who does the same run was faster, or an answer was lost. The same name stands for the same bytes.
-            Err(StorageError::AlreadyExists { .. } | StorageError::OutcomeUnknown { .. }) => {
-                let found = at.head().await?.size;
-                if found != size {
-                    return Err(RunError::OtherFile { file: at.to_string(), found, expected: size });
+                match upload.commit().await {
+                    Ok(_) => return Ok(DataFile { path: name.to_owned(), size, rows: Some(rows), statistics }),
+                    Err(error @ StorageError::OutcomeUnknown { .. }) => Some(error),
+                    Err(error) => return Err(error.into()),
                 }
             }
-            Err(error) => return Err(error.into()),
+        };
+        match (at.head().await, doubt) {
+            (Ok(found), _) if found.size == size => {
+                Ok(DataFile { path: name.to_owned(), size, rows: Some(rows), statistics })
+            }
+            (Ok(found), _) => Err(RunError::OtherFile { file: at.to_string(), found: found.size, expected: size }),
+            (Err(_), Some(error)) | (Err(error), None) => Err(error.into()),
         }
-        Ok(DataFile { path: name.to_owned(), size, rows: Some(rows), statistics: statistics(schema, &footer) })
     }
 }

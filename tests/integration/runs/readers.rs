@@ -44,9 +44,9 @@ def figures(t):
     assert 'list' in str(t.schema.field('flags').type), t.schema
 ";
 
-fn table_with_two_commits(format: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+fn table_with_two_commits(format: &str, name: &str) -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempdir().unwrap();
-    let table = folder.path().join("my table");
+    let table = folder.path().join(name);
     let more = folder.path().join("more.csv");
     score_into(&table, format).arg("--norms").arg(golden("demo_groups.csv")).assert().success();
     let words = ["generate", "sessions", "--rows", "700", "--first-session-id", "5001", "--to"];
@@ -61,16 +61,16 @@ fn the_python_reader_of_delta_agrees_and_sees_statistics_and_the_lowest_protocol
     if !has("deltalake") || !has("pyarrow") {
         return;
     }
-    let (_folder, table) = table_with_two_commits("delta");
+    let (_folder, table) = table_with_two_commits("delta", "my table");
     let program = format!(
         "{FIGURES}
 import sys, deltalake
 dt = deltalake.DeltaTable(sys.argv[1])
 import pyarrow as pa
-figures(pa.table(dt.to_pyarrow_table()) if hasattr(dt, 'to_pyarrow_table') else pa.table(dt.to_arrow()))
+figures(dt.to_pyarrow_table())
 p = dt.protocol()
 print(p.min_reader_version, p.min_writer_version, dt.version())
-a = pa.record_batch(dt.get_add_actions(flatten=True)).to_pydict()
+a = pa.table(dt.get_add_actions(flatten=True)).to_pydict()
 print(sorted(a['num_records']), min(a['min.session_id']), max(a['max.session_id']), max(a['null_count.session_id']))
 h = dt.history()[0]
 print(h['runId'] != '', h['sessions'], h['failed'], h['operation'])
@@ -85,7 +85,8 @@ fn polars_reads_delta_and_agrees() {
     if !has("polars") || !has("deltalake") {
         return;
     }
-    let (_folder, table) = table_with_two_commits("delta");
+    // Polars 2.1 does not find the files of a table whose name holds a space.
+    let (_folder, table) = table_with_two_commits("delta", "table");
     let program = format!(
         "{FIGURES}
 import sys, polars as pl
@@ -105,7 +106,7 @@ fn plain_readers_of_the_parquet_format_agree() {
         if !has(module) || !has("pyarrow") {
             continue;
         }
-        let (_folder, table) = table_with_two_commits("parquet");
+        let (_folder, table) = table_with_two_commits("parquet", "my table");
         // A run that was stopped has left files that no reader may see.
         let mut stopped = score_into(&table, "parquet");
         let stopped = stopped.args(["--mode", "overwrite"]).env("FAILPOINTS", "run-scored=return").assert();
@@ -116,6 +117,6 @@ fn plain_readers_of_the_parquet_format_agree() {
 
 #[test]
 fn both_formats_have_the_same_rows() {
-    let tables = FORMATS.map(table_with_two_commits);
+    let tables = FORMATS.map(|format| table_with_two_commits(format, "table"));
     assert_eq!(expected(&tables[0].1), expected(&tables[1].1));
 }

@@ -19,7 +19,7 @@ fn a_table_has_the_rows_that_a_file_would_have_and_says_so_in_its_receipt() {
         score_into(&table, format)
             .assert()
             .success()
-            .stderr(contains("append to the").and(contains("committed to")).and(contains("2,000 rows in 1 files")));
+            .stderr(contains("append to the").and(contains("committed to")).and(contains("2,000 rows in 1 file,")));
         let (expected, found) = (read_parquet(&file), rows(&table));
         assert_eq!(found.num_rows(), 2_000, "{format}");
         assert_eq!(found.columns(), expected.columns(), "{format}");
