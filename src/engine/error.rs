@@ -9,6 +9,7 @@ use crate::model::Layout;
 use crate::norms::NormError;
 use crate::scoring::ScoringError;
 use crate::storage::StorageError;
+use crate::table::TableError;
 
 /// An error of the engine.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,9 @@ pub enum EngineError {
     /// A target could not be opened, listed or read.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The log of a table could not be read.
+    #[error(transparent)]
+    Table(#[from] TableError),
     /// Norms could not be read.
     #[error(transparent)]
     Norms(#[from] NormError),
@@ -204,6 +208,7 @@ impl EngineError {
     pub fn is_retryable(&self) -> bool {
         match self {
             EngineError::Storage(error) => error.is_retryable(),
+            EngineError::Table(error) => error.is_retryable(),
             EngineError::Norms(error) => error.is_retryable(),
             EngineError::Unreadable { source, .. } => is_retryable(source),
             EngineError::Plan(error) => is_retryable(error),

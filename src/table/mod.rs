@@ -53,7 +53,7 @@ pub const BOOKKEEPING: &str = "_normstream";
 /// Where files of the Parquet format lie until they are committed and published.
 pub const STAGED: &str = "_normstream/staged";
 /// The log of Delta tables.
-const DELTA_LOG: &str = "_delta_log";
+pub const DELTA_LOG: &str = "_delta_log";
 /// The log of the Parquet format.
 const MANIFESTS: &str = "_normstream/log";
 

@@ -1,11 +1,15 @@
 //! From what the user wrote to the files it names.
 
+use std::collections::BTreeSet;
+
 use globset::GlobBuilder;
 use object_store::ObjectMeta;
+use object_store::path::Path;
 
 use crate::engine::EngineError;
 use crate::engine::input::format::{Compression, FileFormat, compression_of_name, format_of_name};
 use crate::storage::{Location, Storage};
+use crate::table::{BOOKKEEPING, DELTA_LOG, Table};
 
 /// A session file that was found: where it is, its size and ETag, and what it is.
 #[derive(Debug, Clone)]
@@ -25,7 +29,8 @@ const SPECIAL: [char; 4] = ['*', '?', '[', '{'];
 
 /// The files that inputs name, in the order of the inputs and, within a folder or a pattern, by path.
 ///
-/// An input is a file, a folder (all files in it, at any depth, whose names say their format) or a pattern with `*`, `?`, `[…]`
+/// An input is a file, a folder (all files in it, at any depth, whose names say their format; of a table those of its newest
+/// version) or a pattern with `*`, `?`, `[…]`
 /// or `{…}` (where `**` spans folders); a local path, or a URL. An input that names nothing is an error.
 ///
 /// Files are found in a version: one that changes afterwards is an error for whoever reads it.
@@ -49,8 +54,13 @@ pub async fn discover(
                 found.push(identify(&location, meta, format)?);
             }
         } else {
-            // In a folder, files that are no session files may lie beside them: only those whose names say so are read.
-            let known = whole.into_iter().filter(|meta| format_of_name(meta.location.as_ref()).is_some());
+            // In a folder, files that are no session files may lie beside them: only those whose names say so are read. In a
+            // table those that its log says are live.
+            let live = live_files(storage, &location, &whole).await?;
+            let known = whole.into_iter().filter(|meta| match &live {
+                Some(live) => live.contains(&meta.location),
+                None => format_of_name(meta.location.as_ref()).is_some(),
+            });
             found.extend(known.filter_map(|meta| identify(&location, meta, format).ok()));
         }
         if found.len() == before {
@@ -59,6 +69,30 @@ pub async fn discover(
     }
     storage.pin(found.iter_mut().map(|file| (&mut file.location, &file.meta)));
     Ok(found)
+}
+
+/// The live files of a folder that is a table, or that one has been begun in; `None` for any other folder.
+async fn live_files(
+    storage: &Storage,
+    folder: &Location,
+    objects: &[ObjectMeta],
+) -> Result<Option<BTreeSet<Path>>, EngineError> {
+    let has_log = |object: &ObjectMeta| {
+        let mut below = object.location.prefix_match(&folder.path).into_iter().flatten();
+        below.next().is_some_and(|part| [DELTA_LOG, BOOKKEEPING].contains(&part.as_ref()))
+    };
+    if !objects.iter().any(has_log) {
+        return Ok(None);
+    }
+    let snapshot = match Table::open(storage, folder).await? {
+        Some(table) => table.snapshot().await?,
+        None => None,
+    };
+    let files = match snapshot {
+        Some(snapshot) => snapshot.live_files().await?,
+        None => Vec::new(),
+    };
+    Ok(Some(files.into_iter().map(|file| file.path).collect()))
 }
 
 /// The objects whose path matches a pattern, by path.

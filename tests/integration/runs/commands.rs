@@ -152,3 +152,19 @@ fn a_signal_stops_a_run_which_goes_on_where_it_was() {
         assert_eq!(rows(&table).num_rows(), 36_000);
     }
 }
+
+#[test]
+fn a_table_is_read_by_its_log_wherever_a_folder_may_be_given() {
+    for format in FORMATS {
+        let folder = tempdir().unwrap();
+        let (table, input) = (folder.path().join("table"), folder.path().join("more.csv"));
+        score_into(&table, format).assert().success();
+        let words = ["generate", "sessions", "--rows", "40", "--first-session-id", "5001", "--to"];
+        normstream().args(words).arg(&input).assert().success();
+        // A run that was stopped, whose files are not in the table.
+        score_file_into(&input, &table, format).env("FAILPOINTS", "run-scored=return").assert().failure();
+        let mut count = normstream();
+        count.args(["sql", "--format", "csv", "-c", "SELECT count(*) AS n FROM results", "--results"]).arg(&table);
+        count.assert().success().stdout("n\n2000\n");
+    }
+}
