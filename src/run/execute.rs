@@ -76,7 +76,7 @@ pub enum Standing {
         /// Its last attempt.
         attempt: i64,
         /// What it did; none if the receipt could not be left.
-        receipt: Option<Receipt>,
+        receipt: Option<Box<Receipt>>,
     },
 }
 
@@ -138,7 +138,7 @@ impl TableRun {
     /// What there is of the run already. Writes nothing.
     pub async fn standing(&self) -> Result<Standing, RunError> {
         if let Some(attempt) = self.committed().await? {
-            let receipt = self.journal.receipt(attempt).await?;
+            let receipt = self.journal.receipt(attempt).await?.map(Box::new);
             return Ok(Standing::Committed { attempt, receipt });
         }
         if self.journal.plan().await?.is_some() {

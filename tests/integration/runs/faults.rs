@@ -184,41 +184,59 @@ fn whatever_answer_of_a_store_is_lost_the_run_ends_right_or_can_be_repeated() {
     let folder = tempdir().unwrap();
     let input = folder.path().join("sessions.csv");
     normstream().args(["generate", "sessions", "--rows", "40", "--to"]).arg(&input).assert().success();
-    let (mut right_away, mut after_repeating) = (0, 0);
-    for format in FORMATS {
-        for fault in FAULTS {
-            for nth in 1.. {
-                let table = format!("s3://bucket/{format}-{fault:?}-{nth}");
-                let (proxy, changes) = proxy(server.address, nth, fault);
-                let config = configured(folder.path(), &proxy.url());
-                let score = || {
-                    let mut command = normstream();
-                    command.arg("score").arg(&input).args(["--to", &table, "--format", format]);
-                    command.arg("--config").arg(&config).output().unwrap()
-                };
-                let first = score();
-                let said = String::from_utf8_lossy(&first.stderr).into_owned();
-                match first.status.code() {
-                    Some(0) => right_away += 1,
-                    Some(75) => {
-                        after_repeating += 1;
-                        let second = score();
-                        let said = String::from_utf8_lossy(&second.stderr).into_owned();
-                        assert!(second.status.success(), "{format} {fault:?} {nth}: {said}");
-                    }
-                    code => panic!("{format} {fault:?} {nth}: {code:?} {said}"),
-                }
-                let (version, rows) = seen(&server.url(), &table);
-                assert_eq!((version, rows), (0, Some(40)), "{format} {fault:?} {nth}: {said}");
-                if changes.load(SeqCst) < nth {
-                    // There was no such request any more: all of them had their fault.
-                    assert!(nth > 4, "{format} {fault:?}: {nth}");
-                    break;
-                }
+    let kinds = FORMATS.into_iter().flat_map(|format| FAULTS.map(|fault| (format, fault)));
+    let (server, input) = (&server, input.as_path());
+    let ended: Vec<Ended> = std::thread::scope(|scope| {
+        // Most of their time is waiting for another attempt.
+        let at_once: Vec<_> = kinds
+            .map(|(format, fault)| scope.spawn(move || every_request_meets(fault, format, server, input)))
+            .collect();
+        at_once.into_iter().map(|kind| kind.join().unwrap()).collect()
+    });
+    let right_away: usize = ended.iter().map(|ended| ended.right_away).sum();
+    let after_repeating: usize = ended.iter().map(|ended| ended.after_repeating).sum();
+    println!("{right_away} ended right, {after_repeating} when they were repeated");
+}
+
+/// How runs ended.
+struct Ended {
+    right_away: usize,
+    after_repeating: usize,
+}
+
+/// A run for each of its requests that change something, which meets the fault; until a run has no more such requests.
+fn every_request_meets(fault: Fault, format: &str, server: &S3Server, input: &Path) -> Ended {
+    let folder = tempdir().unwrap();
+    let mut ended = Ended { right_away: 0, after_repeating: 0 };
+    for nth in 1.. {
+        let table = format!("s3://bucket/{format}-{fault:?}-{nth}");
+        let (proxy, changes) = proxy(server.address, nth, fault);
+        let config = configured(folder.path(), &proxy.url());
+        let score = || {
+            let mut command = normstream();
+            command.arg("score").arg(input).args(["--to", &table, "--format", format]);
+            command.arg("--config").arg(&config).output().unwrap()
+        };
+        let first = score();
+        let said = String::from_utf8_lossy(&first.stderr).into_owned();
+        match first.status.code() {
+            Some(0) => ended.right_away += 1,
+            Some(75) => {
+                ended.after_repeating += 1;
+                let second = score();
+                let said = String::from_utf8_lossy(&second.stderr).into_owned();
+                assert!(second.status.success(), "{format} {fault:?} {nth}: {said}");
             }
+            code => panic!("{format} {fault:?} {nth}: {code:?} {said}"),
+        }
+        assert_eq!(seen(&server.url(), &table), (0, Some(40)), "{format} {fault:?} {nth}: {said}");
+        if changes.load(SeqCst) < nth {
+            // There was no such request any more: all of them had their fault.
+            assert!(nth > 4, "{format} {fault:?}: {nth}");
+            break;
         }
     }
-    println!("{right_away} ended right, {after_repeating} when they were repeated");
+    ended
 }
 
 /// The version of a table at a server, and its rows, of files that are there.
