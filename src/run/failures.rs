@@ -63,7 +63,7 @@ impl FailureTable {
         let plan = job.input.scan_as_it_is(&job.context, part)?;
         let mut batches = plan.execute(0, job.context.task_ctx())?;
         let mut encoder = PartEncoder::new(FileFormat::Parquet, &self.schema, &job.row_groups);
-        let mut file = PartFile::begin(&self.table, self.table.location_of_new(name), &self.schema, job).await?;
+        let mut file = PartFile::begin(&self.table, name, &self.schema, job).await?;
         let (mut row, mut taken) = (0, 0);
         while let Some(batch) = batches.try_next().await? {
             let failed: BooleanArray = (row..row + batch.num_rows() as u64)

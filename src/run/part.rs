@@ -126,10 +126,7 @@ impl PartJob {
     async fn append(&self, file: &mut Option<PartFile>, encoded: Encoded) -> Result<(), RunError> {
         let file = match file {
             Some(file) => file,
-            none => {
-                let at = self.table.location_of_new(&self.name);
-                none.insert(PartFile::begin(&self.table, at, &self.columns.encoded, &self.job).await?)
-            }
+            none => none.insert(PartFile::begin(&self.table, &self.name, &self.columns.encoded, &self.job).await?),
         };
         file.append(encoded).await
     }
@@ -149,6 +146,8 @@ impl PartJob {
 /// A Parquet file on its way into a table.
 pub(super) struct PartFile {
     at: Location,
+    /// Where it is once it is committed and published; somebody else may do that with the same run at any moment.
+    published: Location,
     upload: Option<Upload>,
     parquet: ParquetFile<Buffer>,
     buffer: Buffer,
@@ -162,17 +161,18 @@ impl PartFile {
     /// a put whose answer is lost may be repeated.
     pub(super) async fn begin(
         table: &Table,
-        at: Location,
+        name: &str,
         schema: &SchemaRef,
         job: &ScoreJob,
     ) -> Result<PartFile, RunError> {
         let buffer = Buffer::default();
         let parquet = ParquetFile::try_new(buffer.clone(), schema, &job.row_groups)?;
-        let upload = match at.exists().await? {
+        let (at, published) = (table.location_of_new(name), table.root().child(name));
+        let upload = match at.exists().await? || published.exists().await? {
             true => None,
             false => Some(table.storage().upload(&at, true).await?),
         };
-        let mut file = PartFile { at, upload, parquet, buffer, rows: 0, size: 0 };
+        let mut file = PartFile { at, published, upload, parquet, buffer, rows: 0, size: 0 };
         file.send().await?;
         Ok(file)
     }
@@ -197,7 +197,7 @@ impl PartFile {
 
     /// Completes the file, durably.
     pub(super) async fn finish(self, schema: &Schema, name: &str) -> Result<DataFile, RunError> {
-        let PartFile { at, upload, parquet, buffer, rows, size } = self;
+        let PartFile { at, published, upload, parquet, buffer, rows, size } = self;
         let (_, footer) = parquet.finish()?;
         let statistics = statistics(schema, &footer);
         let tail = buffer.take();
@@ -213,7 +213,11 @@ impl PartFile {
                 }
             }
         };
-        match (at.head().await, doubt) {
+        let found = match at.head().await {
+            Err(StorageError::NotFound { .. }) => published.head().await,
+            found => found,
+        };
+        match (found, doubt) {
             (Ok(found), _) if found.size == size => {
                 Ok(DataFile { path: name.to_owned(), size, rows: Some(rows), statistics })
             }

@@ -251,7 +251,7 @@ pub(super) async fn without(
     let all: Vec<usize> = (0..schema.fields().len()).collect();
     let mut batches = read(job.context.task_ctx(), candidate, schema, &all)?;
     let mut encoder = PartEncoder::new(FileFormat::Parquet, schema, &job.row_groups);
-    let mut file = PartFile::begin(table, table.location_of_new(name), schema, job).await?;
+    let mut file = PartFile::begin(table, name, schema, job).await?;
     let mut row = 0;
     while let Some(batch) = batches.try_next().await? {
         let kept: BooleanArray = (row..row + batch.num_rows() as u64).map(|row| Some(!gone.has(row))).collect();
