@@ -3,6 +3,8 @@
 //! Each layer overrides those before it. This module is the only reader of the environment; other modules take their options
 //! resolved.
 
+mod exports;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -22,6 +24,8 @@ use crate::norms::NormStoreOptions;
 use crate::operators::row_group::RowGroupOptions;
 use crate::run::OnError;
 use crate::storage::{PoolMode, PoolOptions, RetryOptions, StorageError, StorageOptions, UploadOptions};
+
+pub use exports::{ExportSettings, ModeName, TargetSettings};
 
 /// The name of the configuration file, looked for in the working directory.
 pub const CONFIG_FILE: &str = "normstream.toml";
@@ -158,6 +162,12 @@ pub struct Settings {
     /// Settings of single stores, by scheme and authority: `[storage."s3://bucket"]`. Values are secret.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub storage: BTreeMap<String, BTreeMap<String, String>>,
+    /// Where exports go: `[targets.NAME]`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub targets: BTreeMap<String, TargetSettings>,
+    /// What is exported: `[exports.NAME]`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub exports: BTreeMap<String, ExportSettings>,
 }
 
 impl Settings {
@@ -197,6 +207,8 @@ impl Settings {
             upload_parts_in_flight: upload.parts_in_flight,
             allow_private_redirects: false,
             storage: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            exports: BTreeMap::new(),
         };
         match profile {
             None => plain,
@@ -374,6 +386,24 @@ pub enum ConfigError {
     /// A setting of storage out of its range.
     #[error(transparent)]
     Storage(StorageError),
+    /// A name that the settings do not define.
+    #[error("there is no {kind} '{name}'{hint}")]
+    UnknownName {
+        /// What it should be the name of.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// What there is instead.
+        hint: String,
+    },
+    /// A value that needs a variable of the environment.
+    #[error("{key} needs the environment variable {variable}, which is not set")]
+    MissingVariable {
+        /// The key.
+        key: String,
+        /// The variable.
+        variable: String,
+    },
 }
 
 /// The settings of a process, and of each where it came from.
@@ -430,6 +460,15 @@ impl Config {
                                 "********".to_owned(),
                                 origin.clone(),
                             ));
+                        }
+                    }
+                }
+                ("targets" | "exports", Value::Dict(_, sections)) => {
+                    for (name, keys) in sections {
+                        let Value::Dict(_, keys) = keys else { continue };
+                        for (inner, value) in keys {
+                            let text = if inner == "url" { exports::masked(&text_of(&value)) } else { text_of(&value) };
+                            shown.push((format!("{key}.{name}.{inner}"), text, origin.clone()));
                         }
                     }
                 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::config::ConfigError;
 use crate::engine::EngineError;
 use crate::engine::query::QueryError;
+use crate::export::ExportError;
 use crate::instrument::InstrumentError;
 use crate::norms::{NormError, TemplateError};
 use crate::run::RunError;
@@ -65,6 +66,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// An export failed.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// Standard output, a report or a temporary file cannot be written.
     #[error("cannot write {what}")]
     Write {
@@ -99,6 +103,7 @@ impl Error {
             Error::Table(error) => error.is_retryable(),
             Error::Run(error) => error.is_retryable(),
             Error::Query(error) => error.is_retryable(),
+            Error::Export(error) => error.is_retryable(),
             _ => false,
         }
     }
@@ -108,6 +113,7 @@ impl Error {
         ExitCode::from(match self {
             Error::Run(RunError::BrokenPipe) => exit::SUCCESS,
             Error::Run(RunError::SessionFailed { .. }) | Error::Failures(_) => exit::FAILURES,
+            Error::Export(error) if error.is_failure_of_data() => exit::FAILURES,
             Error::Interrupted { code, .. } => *code,
             error if error.is_retryable() => exit::TEMPORARY,
             _ => exit::USAGE,

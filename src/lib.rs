@@ -24,6 +24,7 @@
 //! |---|---|
 //! | [`cli`] | arguments, one file per subcommand |
 //! | [`config`], [`error`], [`telemetry`] | settings and their layers, exit codes, progress |
+//! | [`export`] | rows of queries into warehouses, on schedules, exactly once |
 //! | [`run`] | jobs: into a file in one go, into a table part by part with one commit at the end |
 //! | [`engine`] | DataFusion sessions, session files as plans, the plan that scores them; SQL over sessions, norms and results |
 //! | [`operators`] | a stage as an operator; the writer of result row groups |
@@ -67,6 +68,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod export;
 pub mod generate;
 pub mod instrument;
 pub mod model;

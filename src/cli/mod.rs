@@ -3,12 +3,14 @@
 mod config;
 mod demo;
 mod explain;
+mod export;
 mod generate;
 mod input;
 mod instrument;
 mod into_table;
 mod norms;
 mod runs;
+mod schedule;
 mod score;
 mod signals;
 mod sql;
@@ -25,6 +27,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::config::{Config, Flags};
 use crate::error::Error;
 use crate::run::Hold;
+use crate::export::chain_of;
 use crate::telemetry;
 
 /// Re-score psychometric assessment sessions in bulk.
@@ -73,6 +76,10 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Look at object stores: whether they answer, how their connections are used.
     Storage(storage::StorageArgs),
+    /// Bring rows of queries to where they are needed.
+    Export(export::ExportArgs),
+    /// Run exports at their times.
+    Schedule(schedule::ScheduleArgs),
     /// Show settings and where they come from.
     Config(config::ConfigArgs),
 }
@@ -80,6 +87,8 @@ enum Command {
 /// Runs the program.
 pub fn main(args: Args) -> ExitCode {
     telemetry::init_logging();
+    // Does nothing in builds without failpoints.
+    let _failpoints = fail::FailScenario::setup();
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -89,21 +98,6 @@ pub fn main(args: Args) -> ExitCode {
             error.exit_code()
         }
     }
-}
-
-/// An error and its causes, without those that repeat what stands before them.
-fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn run(args: Args) -> Result<(), Error> {
@@ -144,6 +138,14 @@ fn run(args: Args) -> Result<(), Error> {
         }
         Command::Demo(args) => demo::demo(args, &load(Flags::default())?, file),
         Command::Storage(args) => block_on(1, storage::storage(args, load(Flags::default())?)),
+        Command::Export(args) => {
+            let config = load(args.flags())?;
+            block_on(config.settings.threads, export::export(args, config))
+        }
+        Command::Schedule(args) => {
+            let config = load(Flags::default())?;
+            block_on_to_the_end(config.settings.threads, schedule::schedule(args, config))
+        }
         Command::Config(args) => config::config(args, &load(Flags::default())?),
     }
 }
@@ -166,8 +168,7 @@ fn block_on(threads: usize, command: impl Future<Output = Result<(), Error>>) ->
 
 /// The same; a signal waits a while for what holds `hold`.
 fn block_on_held(threads: usize, hold: Hold, command: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
-    let runtime = runtime(threads)?;
-    let result = runtime.block_on(async {
+    block_on_to_the_end(threads, async {
         tokio::pin!(command);
         let signal = tokio::select! {
             result = &mut command => return result,
@@ -179,7 +180,13 @@ fn block_on_held(threads: usize, hold: Hold, command: impl Future<Output = Resul
             () = tokio::time::sleep(LAST_COMMIT) => {}
         }
         Err(signal)
-    });
+    })
+}
+
+/// Runs a command that heeds signals itself.
+fn block_on_to_the_end(threads: usize, command: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    let runtime = runtime(threads)?;
+    let result = runtime.block_on(command);
     match result {
         // A write to disk that was under way takes its unfinished file with it, but only when it has ended.
         Err(Error::Interrupted { .. }) => runtime.shutdown_timeout(LAST_WRITE),

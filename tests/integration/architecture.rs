@@ -16,9 +16,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("operators", &["model", "instrument", "scoring", "norms"]),
     ("engine", &["model", "instrument", "scoring", "norms", "storage", "table", "operators"]),
     ("run", &["model", "instrument", "scoring", "norms", "storage", "table", "operators", "engine"]),
-    ("config", &["model", "norms", "storage", "operators", "engine", "run"]),
+    ("export", &["model", "norms", "storage", "table", "operators", "engine", "run"]),
+    ("config", &["model", "norms", "storage", "operators", "engine", "run", "export"]),
     ("telemetry", &["config", "norms", "run"]),
-    ("error", &["config", "instrument", "norms", "storage", "table", "engine", "run"]),
+    ("error", &["config", "instrument", "norms", "storage", "table", "engine", "run", "export"]),
     (
         "cli",
         &[
@@ -32,6 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "operators",
             "engine",
             "run",
+            "export",
             "config",
             "telemetry",
             "error",

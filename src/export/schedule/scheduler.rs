@@ -1,0 +1,242 @@
+//! Runs exports when they are due, one after another for each export, different exports side by side.
+
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::export::error::chain_of;
+use crate::export::schedule::due::due;
+use crate::export::slice::{rfc3339, time_text};
+use crate::export::{ExportError, ExportJob, Exporter, Outcome, Overlap, Request};
+
+/// What a scheduler has to tell.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// It waits for slots now.
+    Ready {
+        /// How many exports it runs.
+        exports: usize,
+        /// The first slot that comes, and of which export.
+        next: Option<(String, String)>,
+    },
+    /// An export begins.
+    Started {
+        /// The export.
+        export: String,
+        /// Its slot.
+        #[serde(with = "rfc3339")]
+        slot: DateTime<Utc>,
+    },
+    /// An export has ended well.
+    Finished {
+        /// The export.
+        export: String,
+        /// Its slot.
+        #[serde(with = "rfc3339")]
+        slot: DateTime<Utc>,
+        /// How.
+        #[serde(flatten)]
+        outcome: Outcome,
+    },
+    /// An export has failed for good.
+    Failed {
+        /// The export.
+        export: String,
+        /// Its slot.
+        #[serde(with = "rfc3339")]
+        slot: DateTime<Utc>,
+        /// Why.
+        error: String,
+        /// Whether the next slot may do better by itself.
+        retryable: bool,
+    },
+    /// A slot is passed over.
+    Skipped {
+        /// The export.
+        export: String,
+        /// The slot.
+        #[serde(with = "rfc3339")]
+        slot: DateTime<Utc>,
+        /// Why.
+        reason: String,
+    },
+    /// No slot is begun any more.
+    Draining {
+        /// Exports that still run.
+        running: usize,
+    },
+    /// It has ended.
+    Stopped,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Ready { exports, next: Some((export, slot)) } => {
+                write!(f, "ready: {exports} exports; next {export} at {slot}")
+            }
+            Event::Ready { exports, next: None } => write!(f, "ready: {exports} exports"),
+            Event::Started { export, slot } => write!(f, "{export}: slot {} begins", time_text(slot)),
+            Event::Finished { export, slot, outcome } => {
+                let slot = time_text(slot);
+                match outcome {
+                    Outcome::Committed(receipt) => write!(
+                        f,
+                        "{export}: slot {slot} done, {} rows of {} in {:.1} s",
+                        receipt.rows, receipt.slice, receipt.seconds
+                    ),
+                    Outcome::AlreadyDone(_) | Outcome::SlotDone => write!(f, "{export}: slot {slot} was done before"),
+                    Outcome::NothingNew { cursor } => write!(f, "{export}: slot {slot}, nothing after {cursor}"),
+                }
+            }
+            Event::Failed { export, slot, error, .. } => {
+                write!(f, "{export}: slot {} failed: {error}", time_text(slot))
+            }
+            Event::Skipped { export, slot, reason } => {
+                write!(f, "{export}: slot {} skipped: {reason}", time_text(slot))
+            }
+            Event::Draining { running } => write!(f, "stopping: {running} exports still run"),
+            Event::Stopped => f.write_str("stopped"),
+        }
+    }
+}
+
+/// Runs the exports that have a schedule.
+///
+/// Any number of schedulers may run the same exports: a slot is noted at the target in the commit that brings its rows, and
+/// what is noted is not run again.
+pub struct Scheduler {
+    exporter: Exporter,
+    jobs: Vec<Arc<ExportJob>>,
+    tell: Arc<dyn Fn(Event) + Send + Sync>,
+}
+
+impl Scheduler {
+    /// A scheduler of those jobs that have a schedule.
+    pub fn new(exporter: Exporter, jobs: Vec<ExportJob>, tell: Arc<dyn Fn(Event) + Send + Sync>) -> Self {
+        let jobs = jobs.into_iter().filter(|job| job.schedule.is_some()).map(Arc::new).collect();
+        Self { exporter, jobs, tell }
+    }
+
+    /// Runs what is due now, and returns what failed.
+    pub async fn run_once(&self) -> Vec<(String, ExportError)> {
+        let mut failures = Vec::new();
+        for job in &self.jobs {
+            let mut follower = self.follower(job);
+            for slot in follower.due().await {
+                failures.extend(follower.run(slot).await.err().map(|error| (job.name.clone(), error)));
+            }
+        }
+        failures
+    }
+
+    /// Runs slots as they come, until `stop` becomes true; then lets what runs come to its end.
+    pub async fn run(&self, mut stop: watch::Receiver<bool>) {
+        let now = self.exporter.clock.now();
+        let slots = self.jobs.iter().filter_map(|job| Some((job.schedule.as_ref()?.after(now)?, &job.name)));
+        let next = slots.min().map(|(slot, export)| (export.clone(), time_text(&slot)));
+        (self.tell)(Event::Ready { exports: self.jobs.len(), next });
+        let mut running = JoinSet::new();
+        for job in &self.jobs {
+            running.spawn(self.follower(job).follow(stop.clone()));
+        }
+        // Without a sender nobody can ever say stop.
+        if stop.wait_for(|stop| *stop).await.is_err() {
+            while running.join_next().await.is_some() {}
+        }
+        while running.try_join_next().is_some() {}
+        (self.tell)(Event::Draining { running: running.len() });
+        while running.join_next().await.is_some() {}
+        (self.tell)(Event::Stopped);
+    }
+
+    fn follower(&self, job: &Arc<ExportJob>) -> Follower {
+        let (exporter, job, tell) = (self.exporter.clone(), Arc::clone(job), Arc::clone(&self.tell));
+        Follower { exporter, job, tell, passed: None }
+    }
+}
+
+/// Follows the schedule of one export.
+struct Follower {
+    exporter: Exporter,
+    job: Arc<ExportJob>,
+    tell: Arc<dyn Fn(Event) + Send + Sync>,
+    /// The last slot that was dealt with, whatever came of it.
+    passed: Option<DateTime<Utc>>,
+}
+
+impl Follower {
+    async fn follow(mut self, mut stop: watch::Receiver<bool>) {
+        let Some(schedule) = self.job.schedule.clone() else { return };
+        while !*stop.borrow() {
+            for slot in self.due().await {
+                if *stop.borrow() {
+                    return;
+                }
+                // Told and noted already; the next slot comes whatever became of this one.
+                let _ = self.run(slot).await;
+            }
+            self.pass_over();
+            let now = self.exporter.clock.now();
+            let Some(next) = schedule.after(self.passed.map_or(now, |passed| passed.max(now))) else { return };
+            tokio::select! {
+                () = self.exporter.clock.sleep_until(next) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    /// The slots that are due now.
+    async fn due(&self) -> Vec<DateTime<Utc>> {
+        let Some(schedule) = &self.job.schedule else { return Vec::new() };
+        let done = match self.exporter.state(&self.job).await {
+            Ok(state) => state.slot,
+            // The export itself will meet the same error, try again and tell of it.
+            Err(error) => {
+                tracing::warn!(export = self.job.name, "what has been run cannot be looked up: {error}");
+                None
+            }
+        };
+        due(schedule, self.job.catch_up, done, self.passed, self.exporter.clock.now())
+    }
+
+    async fn run(&mut self, slot: DateTime<Utc>) -> Result<(), ExportError> {
+        let export = self.job.name.clone();
+        (self.tell)(Event::Started { export: export.clone(), slot });
+        let request = Request { slot: Some(slot), ..Request::default() };
+        let ended = self.exporter.run(&self.job, request).await;
+        self.passed = self.passed.max(Some(slot));
+        match ended {
+            Ok(outcome) => {
+                (self.tell)(Event::Finished { export, slot, outcome });
+                Ok(())
+            }
+            Err(ExportError::Busy { .. }) => {
+                (self.tell)(Event::Skipped { export, slot, reason: "another process exports it".to_owned() });
+                Ok(())
+            }
+            Err(error) => {
+                (self.tell)(Event::Failed { export, slot, error: chain_of(&error), retryable: error.is_retryable() });
+                Err(error)
+            }
+        }
+    }
+
+    /// Passes over the slots that came while the export ran, if it is not to be queued.
+    fn pass_over(&mut self) {
+        let (Overlap::Skip, Some(schedule), Some(passed)) = (self.job.overlap, &self.job.schedule, self.passed) else {
+            return;
+        };
+        let now = self.exporter.clock.now();
+        for slot in schedule.between(passed, now) {
+            let reason = "the export before it still ran".to_owned();
+            (self.tell)(Event::Skipped { export: self.job.name.clone(), slot, reason });
+            self.passed = Some(slot);
+        }
+    }
+}
