@@ -50,7 +50,7 @@ impl Parameters {
 }
 
 /// The query of a slice: the job's own, or the part of it that lies in the slice where the query leaves that to us.
-pub fn text_of(job: &ExportJob, slice: &Slice) -> Result<String, ExportError> {
+pub(super) fn text_of(job: &ExportJob, slice: &Slice) -> Result<String, ExportError> {
     let own = job.sql.trim().trim_end_matches(';');
     let Slice::Times { .. } = slice else { return Ok(own.to_owned()) };
     if uses(own, "from") && uses(own, "to") {

@@ -5,6 +5,7 @@ mod allocations;
 mod architecture;
 mod demo;
 mod explain;
+mod export;
 mod generate;
 mod golden;
 mod norms;

@@ -22,7 +22,7 @@ use crate::export::{ExportError, ExportJob, Mode, Receipt};
 use crate::storage::{PoolOptions, Storage};
 
 #[cfg(feature = "postgres")]
-pub use postgres::{PostgresOptions, PostgresPool};
+use postgres::{PostgresOptions, PostgresPool};
 
 /// A target, resolved.
 #[derive(Clone)]

@@ -4,6 +4,7 @@ pub mod azure_server;
 pub mod faulty_proxy;
 pub mod http_server;
 pub mod jobs;
+pub mod postgres;
 pub mod s3_server;
 pub mod static_files;
 pub mod tls_front;

@@ -17,7 +17,7 @@ use crate::export::ExportError;
 
 /// How much TLS: the names and meanings of libpq's `sslmode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsMode {
+pub(super) enum TlsMode {
     /// None.
     Disable,
     /// If the server has it; its certificate is not checked.
@@ -47,20 +47,21 @@ impl FromStr for TlsMode {
 
 /// How a database is reached.
 #[derive(Clone)]
-pub struct PostgresOptions {
+pub(in crate::export) struct PostgresOptions {
     pub(super) config: tokio_postgres::Config,
     pub(super) tls: ClientConfig,
     /// How much TLS.
-    pub mode: TlsMode,
+    #[cfg(test)]
+    mode: TlsMode,
     /// Host and port, to be named in errors.
-    pub address: String,
+    pub(super) address: String,
 }
 
 impl PostgresOptions {
     /// Understands `postgres://user:password@host:port/database?sslmode=…&sslrootcert=FILE` and the other parameters of
     /// `tokio_postgres`. Without `sslmode` a server on this machine is reached as with `prefer`, any other as with
     /// `verify-full`. Without `sslrootcert` the authorities are those of the system.
-    pub fn parse(target: &str, url: &str) -> Result<Self, ExportError> {
+    pub(in crate::export) fn parse(target: &str, url: &str) -> Result<Self, ExportError> {
         let refused = |reason: String| ExportError::Target { target: target.to_owned(), reason };
         let mut parsed = Url::parse(url).map_err(|error| refused(format!("its URL cannot be read: {error}")))?;
         let (mut mode, mut authorities, mut kept) = (None, None, Vec::new());
@@ -90,7 +91,13 @@ impl PostgresOptions {
         }
         let tls = client_config(mode, authorities.as_deref().map(Path::new))
             .map_err(|reason| ExportError::Tls { target: target.to_owned(), reason })?;
-        Ok(Self { address: address_of(&config), config, tls, mode })
+        Ok(Self {
+            address: address_of(&config),
+            config,
+            tls,
+            #[cfg(test)]
+            mode,
+        })
     }
 }
 

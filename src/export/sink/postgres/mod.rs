@@ -18,8 +18,8 @@ use sha2::{Digest, Sha256};
 use crate::export::sink::{Lease, Load, Loaded, PoolState, Sink, State};
 use crate::export::{ExportError, ExportJob, Mode, Receipt};
 
-pub use connect::PostgresOptions;
-pub use pool::PostgresPool;
+pub(super) use connect::PostgresOptions;
+pub(super) use pool::PostgresPool;
 use table::{TableName, TablePlan};
 
 /// How often a lease that another process has is asked for again.
@@ -172,17 +172,23 @@ impl Session {
     }
 
     /// Everything that becomes visible, in one transaction that ends with the commit.
-    async fn merge(&mut self, plan: &TablePlan, load: &Load) -> Result<(), ExportError> {
+    async fn merge(
+        &mut self,
+        plan: &TablePlan,
+        mode: &Mode,
+        base: &State,
+        receipt: &Receipt,
+    ) -> Result<(), ExportError> {
         self.execute("begin a transaction", "BEGIN").await?;
         self.execute("wait for other exports", &format!("SELECT pg_advisory_xact_lock({})", !self.lock)).await?;
         let state = self.state().await?;
-        if (state.cursor, state.slot) != (load.base.cursor, load.base.slot) {
+        if (state.cursor, state.slot) != (base.cursor, base.slot) {
             return Err(ExportError::Conflict { export: self.export.clone() });
         }
-        for (operation, sql) in plan.merge(&load.mode) {
+        for (operation, sql) in plan.merge(mode) {
             self.execute(operation, &sql).await?;
         }
-        ledger::insert(self, &load.receipt).await?;
+        ledger::insert(self, receipt).await?;
         crash_point!("export::merged");
         Ok(())
     }
@@ -248,7 +254,7 @@ impl Lease for Session {
         self.stage(&plan, &mut load).await?;
         crash_point!("export::staged");
         load.receipt.seconds = began.elapsed().as_secs_f64();
-        if let Err(error) = self.merge(&plan, &load).await {
+        if let Err(error) = self.merge(&plan, &load.mode, &load.base, &load.receipt).await {
             let _ = self.client().batch_execute("ROLLBACK").await;
             return Err(error);
         }

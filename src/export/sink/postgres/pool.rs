@@ -16,7 +16,7 @@ use crate::storage::PoolOptions;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A pool of connections. At most `size + max_overflow` are open, at most `size` stay open when they are not used.
-pub struct PostgresPool {
+pub(in crate::export) struct PostgresPool {
     name: String,
     address: String,
     pool: Pool,
@@ -25,7 +25,11 @@ pub struct PostgresPool {
 
 impl PostgresPool {
     /// Opens nothing.
-    pub fn new(name: &str, server: PostgresOptions, options: PoolOptions) -> Result<Self, ExportError> {
+    pub(in crate::export) fn new(
+        name: &str,
+        server: PostgresOptions,
+        options: PoolOptions,
+    ) -> Result<Self, ExportError> {
         let recycling_method = if options.pre_ping { RecyclingMethod::Verified } else { RecyclingMethod::Fast };
         let tls = MakeRustlsConnect::new(server.tls);
         let manager = Manager::from_config(server.config, tls, ManagerConfig { recycling_method });
@@ -51,12 +55,12 @@ impl PostgresPool {
     }
 
     /// The target's name.
-    pub fn name(&self) -> &str {
+    pub(in crate::export) fn name(&self) -> &str {
         &self.name
     }
 
     /// A connection.
-    pub async fn get(&self) -> Result<Object, ExportError> {
+    pub(in crate::export) async fn get(&self) -> Result<Object, ExportError> {
         let unreachable = |reason: String| ExportError::Unreachable {
             target: self.name.clone(),
             address: self.address.clone(),
@@ -76,7 +80,7 @@ impl PostgresPool {
     }
 
     /// Closes unused connections beyond the steady capacity.
-    pub fn trim(&self) {
+    pub(in crate::export) fn trim(&self) {
         let mut excess = self.pool.status().size.saturating_sub(self.options.size);
         self.pool.retain(|_, _| {
             let stays = excess == 0;
@@ -86,7 +90,7 @@ impl PostgresPool {
     }
 
     /// The pool at this moment.
-    pub fn state(&self) -> PoolState {
+    pub(in crate::export) fn state(&self) -> PoolState {
         let status = self.pool.status();
         PoolState {
             size: self.options.size,

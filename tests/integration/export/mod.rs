@@ -1,0 +1,73 @@
+//! Exports into real targets: a PostgreSQL cluster of the test's own, and files read by others.
+
+mod cli;
+mod postgres;
+mod schedule;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use datafusion::prelude::SessionContext;
+use normstream::export::schedule::{Clock, SystemClock};
+use normstream::export::{
+    CatchUp, ExportError, ExportJob, Exporter, Incremental, Mode, Outcome, Overlap, Receipt, Request, Source,
+    TargetFormat, TargetOptions, Targets,
+};
+use normstream::storage::{PoolOptions, Storage, StorageOptions};
+
+/// An export that appends all rows of a query to the table `scores`.
+pub fn job(url: &str, sql: &str) -> ExportJob {
+    let target = TargetOptions {
+        name: "dw".to_owned(),
+        url: url.to_owned(),
+        format: TargetFormat::Delta,
+        pool: PoolOptions::default(),
+    };
+    ExportJob {
+        name: "nightly".to_owned(),
+        sql: sql.to_owned(),
+        target,
+        table: "scores".to_owned(),
+        mode: Mode::Append,
+        incremental: Incremental::None,
+        schedule: None,
+        overlap: Overlap::Skip,
+        catch_up: CatchUp::Last,
+        min_rows: 0,
+        retries: 0,
+        partition_by: Vec::new(),
+        on_success: None,
+        on_failure: None,
+    }
+}
+
+/// Runs exports of whatever a query makes up.
+pub fn exporter() -> Exporter {
+    exporter_at(Arc::new(SystemClock))
+}
+
+pub fn exporter_at(clock: Arc<dyn Clock>) -> Exporter {
+    let storage = Storage::new(StorageOptions::default(), []).unwrap();
+    Exporter { source: Source::new(SessionContext::new()), targets: Arc::new(Targets::new(storage)), clock }
+}
+
+pub fn at(text: &str) -> DateTime<Utc> {
+    normstream::export::parse_time(text).unwrap()
+}
+
+/// Runs an export that must commit.
+pub async fn export(job: &ExportJob) -> Receipt {
+    match run(job).await.unwrap() {
+        Outcome::Committed(receipt) => receipt,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub async fn run(job: &ExportJob) -> Result<Outcome, ExportError> {
+    exporter().run(job, Request::default()).await
+}
+
+/// The message of an export that must fail, with its causes.
+pub async fn refused(job: &ExportJob) -> String {
+    normstream::export::chain_of(&run(job).await.unwrap_err())
+}
