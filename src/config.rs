@@ -162,6 +162,12 @@ pub struct Settings {
     /// Settings of single stores, by scheme and authority: `[storage."s3://bucket"]`. Values are secret.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub storage: BTreeMap<String, BTreeMap<String, String>>,
+    /// Where results are: the table `results` of SQL and of exports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub results: Option<String>,
+    /// Other tables of SQL and of exports: names, and where they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tables: BTreeMap<String, String>,
     /// Where exports go: `[targets.NAME]`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub targets: BTreeMap<String, TargetSettings>,
@@ -207,6 +213,8 @@ impl Settings {
             upload_parts_in_flight: upload.parts_in_flight,
             allow_private_redirects: false,
             storage: BTreeMap::new(),
+            results: None,
+            tables: BTreeMap::new(),
             targets: BTreeMap::new(),
             exports: BTreeMap::new(),
         };

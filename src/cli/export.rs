@@ -5,15 +5,15 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::cli::input::open_norm_store;
+use crate::cli::input::{open_chain, open_norm_store};
 use crate::cli::score::print;
 use crate::config::{Config, Flags};
-use crate::engine::{EngineError, session_context};
+use crate::engine::query::{QueryBudget, SqlOptions};
 use crate::error::Error;
 use crate::export::schedule::SystemClock;
 use crate::export::{
-    Cursor, ExportError, ExportJob, Exporter, Incremental, Outcome, Request, Source, Targets, chain_of, parse_time,
-    time_text,
+    Cursor, ExportError, ExportJob, Exporter, Incremental, Outcome, Request, Source, SourceOptions, Targets, chain_of,
+    parse_time, time_text,
 };
 use crate::instrument::Instrument;
 use crate::storage::Storage;
@@ -25,6 +25,9 @@ use crate::telemetry::print_line;
 pub(super) struct ExportArgs {
     #[command(subcommand)]
     command: ExportCommand,
+    /// The table `results`: a file, folder, pattern, URL or Delta table that score has written.
+    #[arg(long, global = true, value_name = "URL")]
+    results: Option<String>,
 }
 
 const EXAMPLES: &str = "\
@@ -36,6 +39,7 @@ Examples:
   normstream export status --format json
 
 Exports and targets are defined in normstream.toml:
+  results = \"results/\"
   [targets.dw]
   url = \"postgres://loader:${PGPASSWORD}@dw.example.com/warehouse\"
   [exports.nightly_scores]
@@ -157,7 +161,7 @@ enum Format {
 impl ExportArgs {
     /// The settings that were given.
     pub(super) fn flags(&self) -> Flags {
-        Flags::default()
+        Flags::default().set("results", self.results.as_ref())
     }
 }
 
@@ -207,7 +211,8 @@ pub(super) async fn open(config: &Config, names: &[String]) -> Result<(Exporter,
     }
     let storage = Storage::new(config.settings.storage_options(), Config::environment())?;
     let source = source(config, &storage).await?;
-    Ok((Exporter { source, targets: Arc::new(Targets::new(storage)), clock: Arc::new(SystemClock) }, jobs))
+    let targets = Arc::new(Targets::new(storage));
+    Ok((Exporter { source, targets, clock: Arc::new(SystemClock) }, jobs))
 }
 
 fn cursor_for(job: &ExportJob, version: Option<u64>, time: Option<DateTime<Utc>>) -> Result<Cursor, Error> {
@@ -368,7 +373,12 @@ pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
 
 /// The tables that exports read.
 async fn source(config: &Config, storage: &Storage) -> Result<Source, Error> {
-    let norms = open_norm_store(storage, config, &Instrument::klsi4()).await?;
-    let context = session_context(config.settings.engine_options(), storage, norms).map_err(EngineError::from)?;
-    Ok(Source::new(context))
+    let instrument = Instrument::klsi4();
+    let norms = open_norm_store(storage, config, &instrument).await?;
+    let chain = open_chain(config, &instrument)?;
+    let engine = config.settings.engine_options();
+    let sql = SqlOptions { engine, budget: QueryBudget::default(), instrument, chain, local: true };
+    let results = config.settings.results.clone();
+    let tables = config.settings.tables.clone().into_iter().collect();
+    Ok(Source::new(storage.clone(), SourceOptions { sql, norms, results, tables }))
 }

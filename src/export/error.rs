@@ -2,7 +2,7 @@
 
 use arrow::datatypes::DataType;
 
-use crate::engine::EngineError;
+use crate::engine::query::QueryError;
 use crate::run::RunError;
 use crate::storage::StorageError;
 
@@ -64,7 +64,7 @@ pub enum ExportError {
         /// The export.
         export: String,
         /// What the engine said.
-        source: Box<EngineError>,
+        source: Box<QueryError>,
     },
     /// A slice in time was asked for of a query that does not use it.
     #[error("{export} has no slices in time: its query must use :from and :to, or incremental must be column:NAME")]
@@ -238,14 +238,14 @@ pub enum ExportError {
     },
     /// A database refused.
     #[cfg(feature = "postgres")]
-    #[error("{target}: cannot {operation}: {}", database_reason(source))]
+    #[error("{target}: cannot {operation}: {}", database_reason(error))]
     Postgres {
         /// The target.
         target: String,
         /// What was to be done.
         operation: &'static str,
         /// What the database said.
-        source: Box<tokio_postgres::Error>,
+        error: Box<tokio_postgres::Error>,
     },
     /// Rows cannot be encoded for a database.
     #[cfg(feature = "postgres")]
@@ -312,7 +312,7 @@ impl ExportError {
             ExportError::Busy { .. } | ExportError::Conflict { .. } | ExportError::Unknown { .. } => true,
             ExportError::Unreachable { .. } | ExportError::PoolTimeout { .. } => true,
             #[cfg(feature = "postgres")]
-            ExportError::Postgres { source, .. } => is_temporary(source),
+            ExportError::Postgres { error, .. } => is_temporary(error),
             ExportError::Storage(error) => error.is_retryable(),
             ExportError::Run(error) => error.is_retryable(),
             _ => false,

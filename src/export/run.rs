@@ -277,7 +277,7 @@ fn is_busy(error: &ExportError) -> bool {
 }
 
 fn query_failed(job: &ExportJob, source: crate::engine::EngineError) -> ExportError {
-    ExportError::Query { export: job.name.clone(), source: Box::new(source) }
+    ExportError::Query { export: job.name.clone(), source: Box::new(source.into()) }
 }
 
 /// One export, decided.

@@ -157,10 +157,12 @@ async fn open(args: &SqlArgs, config: &Config) -> Result<(SqlSession, Storage), 
     let budget = QueryBudget { timeout: args.timeout, max_rows: args.max_rows };
     let options = SqlOptions { engine, budget, instrument, chain, local: true };
     let mut session = SqlSession::open(&storage, Arc::clone(&norms), options).await?;
-    if let Some(results) = &args.results {
+    if let Some(results) = args.results.as_ref().or(config.settings.results.as_ref()) {
         session.add_results(results).await?;
     }
-    for (name, target) in &args.tables {
+    let given = |name: &String| args.tables.iter().any(|(given, _)| given == name);
+    let configured = config.settings.tables.iter().filter(|(name, _)| !given(name));
+    for (name, target) in args.tables.iter().map(|(name, target)| (name, target)).chain(configured) {
         session.add_table(name, target).await?;
     }
     Ok((session, storage))

@@ -256,7 +256,7 @@ impl QueryError {
     }
 
     /// What went wrong while a query ran within these limits.
-    pub(super) fn of_execution(error: DataFusionError, memory: usize, spill: u64) -> QueryError {
+    pub fn of_execution(error: DataFusionError, memory: usize, spill: u64) -> QueryError {
         match error.find_root() {
             DataFusionError::ResourcesExhausted(message) if message.contains("disk space") => {
                 QueryError::OutOfSpill { limit: ByteSize(spill) }

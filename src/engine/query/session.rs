@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
+use datafusion::common::ScalarValue;
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::ViewTable;
 use datafusion::error::DataFusionError;
@@ -122,9 +123,14 @@ impl SqlSession {
     pub async fn add_results(&mut self, target: &str) -> Result<(), QueryError> {
         let results = ResultsTable::new(&self.storage, target);
         let table = results.latest(&self.context).await?;
+        self.results = Some(results);
+        self.add_results_table(table).await
+    }
+
+    /// Adds rows that the caller has chosen as the table `results`, and the views over it.
+    pub async fn add_results_table(&mut self, table: Arc<dyn TableProvider>) -> Result<(), QueryError> {
         let schema = table.schema();
         self.context.register_table(RESULTS, table).map_err(EngineError::from)?;
-        self.results = Some(results);
         for view in View::all() {
             let lacks = view.lacks(&schema);
             if lacks.is_empty() {
@@ -168,9 +174,14 @@ impl SqlSession {
 
     /// Runs a text of one statement.
     pub async fn query(&self, sql: &str) -> Result<Query, QueryError> {
+        self.query_with(sql, &[]).await
+    }
+
+    /// Runs a text of one statement with values for its parameters, written `:name` or `$name`.
+    pub async fn query_with(&self, sql: &str, parameters: &[(String, ScalarValue)]) -> Result<Query, QueryError> {
         let mut statements = SqlStatement::parse(sql)?;
         match (statements.pop(), statements.is_empty()) {
-            (Some(statement), true) => self.run(&statement).await,
+            (Some(statement), true) => self.run_with(&statement, parameters).await,
             (None, _) => Err(QueryError::Syntax { message: "there is no statement".to_owned(), place: None }),
             (Some(_), false) => {
                 let message = "there are several statements where one is expected".to_owned();
@@ -181,9 +192,17 @@ impl SqlSession {
 
     /// Plans a statement and begins it. Rows are computed when the stream is read.
     pub async fn run(&self, statement: &SqlStatement) -> Result<Query, QueryError> {
+        self.run_with(statement, &[]).await
+    }
+
+    async fn run_with(
+        &self,
+        statement: &SqlStatement,
+        parameters: &[(String, ScalarValue)],
+    ) -> Result<Query, QueryError> {
         let start = Instant::now();
         let budget = self.options.budget;
-        let plan = self.plan(statement);
+        let plan = self.plan(statement, parameters);
         let (frame, plan) = match (budget.deadline(start), budget.timeout) {
             (Some(deadline), Some(limit)) => {
                 timeout_at(deadline, plan).await.map_err(|_| QueryError::TimedOut { limit })??
@@ -196,13 +215,20 @@ impl SqlSession {
         Ok(Query { schema, plan, stream, engine: self.options.engine })
     }
 
-    async fn plan(&self, statement: &SqlStatement) -> Result<(DataFrame, Arc<dyn ExecutionPlan>), QueryError> {
+    async fn plan(
+        &self,
+        statement: &SqlStatement,
+        parameters: &[(String, ScalarValue)],
+    ) -> Result<(DataFrame, Arc<dyn ExecutionPlan>), QueryError> {
         let opened = self.open_relations(statement).await?;
         let mut state = self.context.state();
         state.register_relation_planner(Arc::new(opened)).map_err(EngineError::from)?;
         let known = self.known_names();
         let failed = |error| QueryError::of_planning(error, &statement.text, &known);
-        let plan = state.statement_to_plan(statement.parsed.clone()).await.map_err(failed)?;
+        let mut plan = state.statement_to_plan(statement.parsed.clone()).await.map_err(failed)?;
+        if !parameters.is_empty() {
+            plan = plan.with_param_values(parameters.to_vec()).map_err(failed)?;
+        }
         self.check(&plan)?;
         let frame = match plan {
             // Statements and definitions change the session, not the copy of its state.

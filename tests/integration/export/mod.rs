@@ -1,18 +1,23 @@
 //! Exports into real targets: a PostgreSQL cluster of the test's own, and files read by others.
 
 mod cli;
+mod crash;
+mod files;
 mod postgres;
 mod schedule;
 
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use datafusion::prelude::SessionContext;
+use normstream::engine::EngineOptions;
+use normstream::engine::query::{QueryBudget, SqlOptions};
 use normstream::export::schedule::{Clock, SystemClock};
 use normstream::export::{
     CatchUp, ExportError, ExportJob, Exporter, Incremental, Mode, Outcome, Overlap, Receipt, Request, Source,
-    TargetFormat, TargetOptions, Targets,
+    SourceOptions, TargetFormat, TargetOptions, Targets,
 };
+use normstream::instrument::Instrument;
+use normstream::norms::{Chain, NormStore, NormStoreOptions};
 use normstream::storage::{PoolOptions, Storage, StorageOptions};
 
 /// An export that appends all rows of a query to the table `scores`.
@@ -48,7 +53,16 @@ pub fn exporter() -> Exporter {
 
 pub fn exporter_at(clock: Arc<dyn Clock>) -> Exporter {
     let storage = Storage::new(StorageOptions::default(), []).unwrap();
-    Exporter { source: Source::new(SessionContext::new()), targets: Arc::new(Targets::new(storage)), clock }
+    Exporter { source: source(&storage, None), targets: Arc::new(Targets::new(storage)), clock }
+}
+
+pub fn source(storage: &Storage, results: Option<String>) -> Source {
+    let instrument = Instrument::klsi4();
+    let norms = Arc::new(NormStore::new(Vec::new(), instrument.raw_ranges(), NormStoreOptions::default()));
+    let chain = Chain::from_templates(instrument.chain.iter().map(String::as_str)).unwrap();
+    let engine = EngineOptions { threads: 2, ..EngineOptions::default() };
+    let sql = SqlOptions { engine, budget: QueryBudget::default(), instrument, chain, local: true };
+    Source::new(storage.clone(), SourceOptions { sql, norms, results, tables: Vec::new() })
 }
 
 pub fn at(text: &str) -> DateTime<Utc> {

@@ -6,7 +6,7 @@ use super::{at, export, exporter, job, refused, run};
 use crate::support::postgres::Cluster;
 
 /// Rows of every type that results have.
-const ROWS: &str = "SELECT value AS session_id, 'u' || value % 7 AS user_id, value % 3 = 0 AS ok,
+const ROWS: &str = "SELECT value AS session_id, 'u' || CAST(value % 7 AS VARCHAR) AS user_id, value % 3 = 0 AS ok,
         arrow_cast(value % 40, 'Int16') AS ce_raw, CASE WHEN value % 5 = 0 THEN NULL ELSE value / 8.0 END AS lfi,
         arrow_cast('analyzing', 'Dictionary(UInt8, Utf8)') AS style,
         make_array('a', CAST(NULL AS VARCHAR), 'c;d') AS flags,

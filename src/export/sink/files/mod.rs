@@ -13,7 +13,7 @@ use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use futures::StreamExt;
 
-use crate::engine::FileFormat;
+use crate::engine::{EngineError, FileFormat};
 use crate::export::sink::log::{Event, LogLease, StoreLog};
 use crate::export::sink::{Lease, Load, Loaded, Sink, State};
 use crate::export::{ExportError, ExportJob, Mode, Receipt};
@@ -186,7 +186,7 @@ impl FileLease {
         while let Some(batch) = load.rows.next().await {
             let batch = batch.map_err(|error| ExportError::Query {
                 export: self.sink.export.clone(),
-                source: Box::new(error.into()),
+                source: Box::new(EngineError::from(error).into()),
             })?;
             load.receipt.rows += batch.num_rows() as u64;
             for (folder, rows) in partitions.split(&batch)? {

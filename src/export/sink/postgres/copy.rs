@@ -28,7 +28,8 @@ pub(super) async fn copy(
     let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     let encode_failed =
         |source| ExportError::Encode { target: session.pool.name().to_owned(), source: Box::new(source) };
-    let query_failed = |source: EngineError| ExportError::Query { export: export.to_owned(), source: Box::new(source) };
+    let query_failed =
+        |error: EngineError| ExportError::Query { export: export.to_owned(), source: Box::new(error.into()) };
     let mut encoder = ArrowToPostgresBinaryEncoder::try_new(&schema).map_err(encode_failed)?;
     let copy = session.client().copy_in::<_, Bytes>(&plan.copy()).await;
     let mut sink = pin!(copy.map_err(|source| session.pool.error("begin to copy", source))?);

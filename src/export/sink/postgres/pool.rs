@@ -103,7 +103,7 @@ impl PostgresPool {
 
     /// Names the target in an error of the database.
     pub(super) fn error(&self, operation: &'static str, source: tokio_postgres::Error) -> ExportError {
-        ExportError::Postgres { target: self.name.clone(), operation, source: Box::new(source) }
+        ExportError::Postgres { target: self.name.clone(), operation, error: Box::new(source) }
     }
 }
 
