@@ -26,8 +26,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{Config, Flags};
 use crate::error::Error;
-use crate::run::Hold;
 use crate::export::chain_of;
+use crate::run::Hold;
 use crate::telemetry;
 
 /// Re-score psychometric assessment sessions in bulk.
@@ -87,8 +87,6 @@ enum Command {
 /// Runs the program.
 pub fn main(args: Args) -> ExitCode {
     telemetry::init_logging();
-    // Does nothing in builds without failpoints.
-    let _failpoints = fail::FailScenario::setup();
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
