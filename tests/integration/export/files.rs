@@ -60,7 +60,7 @@ async fn appending_adds_a_file_an_export_and_overwriting_replaces_them() {
     export(&job).await;
     let written = files(&folder.path().join("scores"));
     assert_eq!(written.len(), 1);
-    let duckdb = "import duckdb, sys; print(*duckdb.sql(f\"select count(*), sum(id), sum(score) from read_parquet('{sys.argv[1]}/*.parquet')\").fetchone())";
+    let duckdb = "import duckdb, sys; print(*duckdb.sql(f\"select count(*), sum(id), sum(score) from read_parquet('{sys.argv[1]}/*.parquet')\").fetchall()[0])";
     if let Some(answer) = python(duckdb, &[&folder.path().join("scores")]) {
         assert_eq!(answer, "300 45150 11287.5");
     }
@@ -102,7 +102,7 @@ async fn an_overwriting_export_of_text_is_one_file_of_the_tables_name() {
     let ndjson = std::fs::read_to_string(folder.path().join("scores.ndjson")).unwrap();
     assert_eq!(ndjson.lines().next(), Some("{\"id\":1,\"country\":\"a/b\",\"score\":0.25,\"flags\":[\"a\",\"b\"]}"));
     let others = "import duckdb, pyarrow.feather, sys; a, n, c = sys.argv[1:]; t = pyarrow.feather.read_table(a)
-print(t.num_rows, sum(t['id'].to_pylist()), *duckdb.sql(f\"select count(*), sum(id) from read_json_auto('{n}')\").fetchone(), *duckdb.sql(f\"select count(*), sum(id) from read_csv_auto('{c}')\").fetchone())";
+print(t.num_rows, sum(t['id'].to_pylist()), *duckdb.sql(f\"select count(*), sum(id) from read_json_auto('{n}')\").fetchall()[0], *duckdb.sql(f\"select count(*), sum(id) from read_csv_auto('{c}')\").fetchall()[0])";
     let paths = ["scores.arrow", "scores.ndjson", "scores.csv"].map(|name| folder.path().join(name));
     if let Some(answer) = python(others, &[&paths[0], &paths[1], &paths[2]]) {
         assert_eq!(answer, "300 45150 300 45150 300 45150");
