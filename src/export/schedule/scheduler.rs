@@ -16,6 +16,8 @@ use crate::export::{ExportError, ExportJob, Exporter, Outcome, Overlap, Request}
 /// What a scheduler has to tell.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
+// Made one at a time, on the way to a log.
+#[allow(clippy::large_enum_variant)]
 pub enum Event {
     /// It waits for slots now.
     Ready {
