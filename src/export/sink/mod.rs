@@ -176,7 +176,10 @@ impl Targets {
             return self.open_postgres(job);
         }
         match job.target.format {
-            TargetFormat::Delta => Err(ExportError::NotBuiltIn { target: job.target.name.clone(), feature: "delta" }),
+            TargetFormat::Delta => Err(ExportError::Target {
+                target: job.target.name.clone(),
+                reason: "Delta tables are not written by exports yet; use format = \"parquet\"".to_owned(),
+            }),
             TargetFormat::Files(format) => Ok(Box::new(files::FileSink::new(job, format, &self.storage)?)),
         }
     }
