@@ -42,7 +42,10 @@ impl Source {
 
     /// The newest version of the results.
     pub async fn version(&self, export: &str) -> Result<u64, ExportError> {
-        Err(ExportError::NoVersions { export: export.to_owned(), reason: "versions of results are not exported yet: use incremental = \"column:completed_at\"".to_owned() })
+        Err(ExportError::NoVersions {
+            export: export.to_owned(),
+            reason: "versions of results are not exported yet: use incremental = \"column:completed_at\"".to_owned(),
+        })
     }
 
     /// Runs a query over a slice. Rows are computed when the stream is read.
