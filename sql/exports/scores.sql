@@ -1,6 +1,7 @@
 -- Scored sessions for a warehouse: one row a session that could be scored.
 --
--- Grain: session. Key: session_id. Made for an export with incremental = "column:completed_at". Raw scores are sums of ranks, percentiles 0 to 100, lfi 0 to 1; times are UTC.
+-- Grain: session. Key: session_id. Made for an export with incremental = "column:completed_at". Raw scores are sums of ranks,
+-- percentiles 0 to 100, lfi 0 to 1; times are UTC.
 SELECT session_id,
        user_id,
        completed_at,

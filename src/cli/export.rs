@@ -46,7 +46,7 @@ Exports and targets are defined in normstream.toml:
   query = \"sql/exports/scores.sql\"
   target = \"dw\"
   table = \"klsi_scores\"
-  incremental = \"version\"
+  incremental = \"column:completed_at\"
   schedule = \"0 3 * * *\"
   timezone = \"Europe/Berlin\"";
 
