@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -116,13 +117,14 @@ pub struct Scheduler {
     exporter: Exporter,
     jobs: Vec<Arc<ExportJob>>,
     tell: Arc<dyn Fn(Event) + Send + Sync>,
+    running: Arc<AtomicUsize>,
 }
 
 impl Scheduler {
     /// A scheduler of those jobs that have a schedule.
     pub fn new(exporter: Exporter, jobs: Vec<ExportJob>, tell: Arc<dyn Fn(Event) + Send + Sync>) -> Self {
         let jobs = jobs.into_iter().filter(|job| job.schedule.is_some()).map(Arc::new).collect();
-        Self { exporter, jobs, tell }
+        Self { exporter, jobs, tell, running: Arc::default() }
     }
 
     /// Runs what is due now, and returns what failed.
@@ -143,23 +145,21 @@ impl Scheduler {
         let slots = self.jobs.iter().filter_map(|job| Some((job.schedule.as_ref()?.after(now)?, &job.name)));
         let next = slots.min().map(|(slot, export)| (export.clone(), time_text(&slot)));
         (self.tell)(Event::Ready { exports: self.jobs.len(), next });
-        let mut running = JoinSet::new();
+        let mut followers = JoinSet::new();
         for job in &self.jobs {
-            running.spawn(self.follower(job).follow(stop.clone()));
+            followers.spawn(self.follower(job).follow(stop.clone()));
         }
-        // Without a sender nobody can ever say stop.
-        if stop.wait_for(|stop| *stop).await.is_err() {
-            while running.join_next().await.is_some() {}
+        // Without a sender nobody can ever say stop: then they are followed for ever.
+        if stop.wait_for(|stop| *stop).await.is_ok() {
+            (self.tell)(Event::Draining { running: self.running.load(Relaxed) });
         }
-        while running.try_join_next().is_some() {}
-        (self.tell)(Event::Draining { running: running.len() });
-        while running.join_next().await.is_some() {}
+        while followers.join_next().await.is_some() {}
         (self.tell)(Event::Stopped);
     }
 
     fn follower(&self, job: &Arc<ExportJob>) -> Follower {
         let (exporter, job, tell) = (self.exporter.clone(), Arc::clone(job), Arc::clone(&self.tell));
-        Follower { exporter, job, tell, passed: None }
+        Follower { exporter, job, tell, running: Arc::clone(&self.running), passed: None }
     }
 }
 
@@ -168,6 +168,8 @@ struct Follower {
     exporter: Exporter,
     job: Arc<ExportJob>,
     tell: Arc<dyn Fn(Event) + Send + Sync>,
+    /// How many exports run, of all followers.
+    running: Arc<AtomicUsize>,
     /// The last slot that was dealt with, whatever came of it.
     passed: Option<DateTime<Utc>>,
 }
@@ -211,7 +213,9 @@ impl Follower {
         let export = self.job.name.clone();
         (self.tell)(Event::Started { export: export.clone(), slot });
         let request = Request { slot: Some(slot), ..Request::default() };
+        self.running.fetch_add(1, Relaxed);
         let ended = self.exporter.run(&self.job, request).await;
+        self.running.fetch_sub(1, Relaxed);
         self.passed = self.passed.max(Some(slot));
         match ended {
             Ok(outcome) => {
