@@ -155,6 +155,15 @@ fn norms(criterion: &mut Criterion) {
             store.find(token).await.unwrap().unwrap().norms.scales[Scale::Ce].exact(20)
         });
     });
+    group.bench_function("warm lookup: percentile and provenance of a chain whose first group answers", |bencher| {
+        let chains: Vec<[GroupToken; 1]> = tokens.iter().map(|token| [token.clone()]).collect();
+        bencher.to_async(&runtime).iter(|| async {
+            let chain = &chains[next.fetch_add(1, Ordering::Relaxed) % chains.len()];
+            let answer = store.lookup(chain, Scale::Ce, 20).await.unwrap();
+            black_box(answer.norm_group().len());
+            answer.percentile
+        });
+    });
     let held = runtime.block_on(store.find(&tokens[0])).unwrap().unwrap();
     group.bench_function("warm lookup: an index into a group that is held, as in bulk", |bencher| {
         bencher.iter(|| held.norms.scales[Scale::Ce].exact(black_box(20)));

@@ -74,6 +74,16 @@ pub enum EngineError {
         /// The layout that needs it; `None` for a column asked for by name.
         layout: Option<Layout>,
     },
+    /// A column is said to have a name that no file knows.
+    #[error("--column {column}={theirs}: no file of the input has a column '{theirs}'{}", near(hint.as_deref()))]
+    MappedColumn {
+        /// The column.
+        column: String,
+        /// Its name in the files.
+        theirs: String,
+        /// The nearest name that a file has.
+        hint: Option<String>,
+    },
     /// A column has a type that cannot be used.
     #[error("{file}: the column '{column}' is of type {found}, but must be {expected}")]
     ColumnType {

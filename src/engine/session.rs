@@ -43,9 +43,6 @@ impl Default for EngineOptions {
 /// How many bytes a sort sets aside for merging what it spilled, if the memory limit allows.
 const MOST_MERGE_MEMORY: usize = 10 << 20;
 
-/// How many bytes of Parquet footers are kept.
-const FOOTER_CACHE: usize = 16 << 20;
-
 /// A session whose stores are those of `storage` and whose percentiles come from `norms`.
 pub fn session_context(options: EngineOptions, storage: &Storage, norms: Arc<NormStore>) -> Result<SessionContext> {
     let most_consumers = NonZeroUsize::MIN.saturating_add(4);
@@ -54,7 +51,8 @@ pub fn session_context(options: EngineOptions, storage: &Storage, norms: Arc<Nor
         .with_memory_pool(Arc::new(pool))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_max_temp_directory_size(options.spill_limit))
         .with_object_store_registry(Arc::new(Stores(storage.clone())))
-        .with_metadata_cache_limit(FOOTER_CACHE)
+        // The footer cache tells files apart by path, size and time alone: it would take an object of one store for another's.
+        .with_metadata_cache_limit(0)
         // The listing cache has no expiry: it would hide files that were added since.
         .with_object_list_cache_limit(0)
         .build_arc()?;

@@ -1,7 +1,5 @@
 //! What can go wrong with norm tables.
 
-use std::sync::Arc;
-
 use datafusion::error::DataFusionError;
 use parquet::errors::ParquetError;
 
@@ -99,9 +97,6 @@ pub enum NormError {
     /// Sorting the rows failed.
     #[error("sorting the norm rows failed")]
     Sort(#[source] Box<DataFusionError>),
-    /// A failed load that several callers waited for.
-    #[error(transparent)]
-    Shared(Arc<NormError>),
 }
 
 /// What a Parquet file lacks to be looked up in place.
@@ -182,7 +177,6 @@ impl NormError {
     pub fn is_retryable(&self) -> bool {
         match self {
             NormError::Storage(error) => error.is_retryable(),
-            NormError::Shared(error) => error.is_retryable(),
             _ => false,
         }
     }
@@ -209,11 +203,5 @@ impl NormError {
     pub(crate) fn io(action: &'static str, location: impl Into<String>) -> impl FnOnce(std::io::Error) -> NormError {
         let location = location.into();
         move |source| NormError::Io { action, location, source }
-    }
-}
-
-impl From<Arc<NormError>> for NormError {
-    fn from(error: Arc<NormError>) -> Self {
-        Arc::try_unwrap(error).unwrap_or_else(NormError::Shared)
     }
 }

@@ -1,21 +1,30 @@
 //! Single lookups and why they came out so, step by step. In bulk, the percentile kernel looks sessions up in the groups that
 //! [`NormStore::find`] gives.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::model::norm::{ChainScope, GroupNorms, PUBLISHED};
 use crate::model::{PerScale, Scale};
 use crate::norms::error::NormError;
-use crate::norms::store::NormStore;
-use crate::norms::token::{GroupToken, provenance};
+use crate::norms::store::{FoundGroup, NormStore};
+use crate::norms::token::GroupToken;
 
 /// The answer of one lookup.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NormAnswer {
     /// The percentile, 0 to 100.
     pub percentile: f64,
+    /// The group that gave it; `None` for the published table.
+    pub group: Option<Arc<FoundGroup>>,
+}
+
+impl NormAnswer {
     /// Who gave it: `GROUP`, `GROUP|VERSION` or `published`.
-    pub norm_group: String,
+    pub fn norm_group(&self) -> &str {
+        self.group.as_ref().map_or(PUBLISHED, |found| &found.name)
+    }
 }
 
 /// One step of a chain that was tried for one raw score.
@@ -61,11 +70,10 @@ impl NormStore {
             if let Some(found) = self.find(token).await?
                 && let Some(percentile) = found.norms.scales[scale].exact(raw)
             {
-                return Ok(NormAnswer { percentile, norm_group: provenance(&token.group, &found.version) });
+                return Ok(NormAnswer { percentile, group: Some(found) });
             }
         }
-        let percentile = self.published().nearest_lower(scale, raw);
-        Ok(NormAnswer { percentile, norm_group: PUBLISHED.to_owned() })
+        Ok(NormAnswer { percentile: self.published().nearest_lower(scale, raw), group: None })
     }
 
     /// Every step that [`lookup`](Self::lookup) tries, up to the one that answers.
@@ -107,9 +115,7 @@ impl NormStore {
                 Some(found) => match found.norms.scales[scale].exact(raw) {
                     None => StepOutcome::NoSuchRawScore,
                     Some(percentile) => match lacking(&found.norms) {
-                        scales if scales.is_empty() => {
-                            StepOutcome::Used { percentile, norm_group: provenance(&token.group, &found.version) }
-                        }
+                        scales if scales.is_empty() => StepOutcome::Used { percentile, norm_group: found.name.clone() },
                         scales => StepOutcome::LacksOtherScales { scales, percentile },
                     },
                 },

@@ -35,9 +35,9 @@
 //! let chain: Chain = "COUNTRY:{country},Total".parse()?;
 //! let tokens = chain.expand(|attribute| (attribute == "country").then_some("Spain"));
 //! let held = store.lookup(&tokens, Scale::Ce, 12).await?;
-//! assert_eq!((held.percentile, held.norm_group.as_str()), (9.5, "COUNTRY:Spain"));
+//! assert_eq!((held.percentile, held.norm_group()), (9.5, "COUNTRY:Spain"));
 //! let published = store.lookup(&tokens, Scale::Ce, 13).await?;
-//! assert_eq!((published.percentile, published.norm_group.as_str()), (14.8, "published"));
+//! assert_eq!((published.percentile, published.norm_group()), (14.8, "published"));
 //!
 //! // In bulk: find a group once, then index.
 //! let spain = store.find(&tokens[0]).await?.map(|found| found.norms.scales[Scale::Ce].exact(12));
@@ -46,6 +46,7 @@
 //! # Ok(()) }
 //! ```
 
+mod cache;
 mod error;
 mod explain;
 pub mod import;

@@ -73,10 +73,10 @@ impl Counters {
         self.group_entries.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn group_removed(&self, bytes: u64, evicted: bool) {
+    pub(crate) fn group_evicted(&self, bytes: u64) {
         self.group_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.group_entries.fetch_sub(1, Ordering::Relaxed);
-        self.group_evictions.fetch_add(u64::from(evicted), Ordering::Relaxed);
+        self.group_evictions.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The figures.

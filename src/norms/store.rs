@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::StringArray;
-use moka::future::Cache;
 use sha2::{Digest, Sha256};
 
 use crate::model::PerScale;
 use crate::model::norm::{ChainScope, DEFAULT_VERSION, GroupId, GroupNorms, PublishedScale, RawRange};
+use crate::norms::cache::{GroupCache, GroupName};
 use crate::norms::error::NormError;
 use crate::norms::names::GroupNames;
 use crate::norms::published::PublishedNorms;
@@ -59,25 +59,20 @@ pub struct NormStore {
     published: Arc<PublishedNorms>,
     ranges: PerScale<RawRange>,
     options: NormStoreOptions,
-    groups: Cache<GroupKey, Option<Arc<GroupNorms>>>,
+    groups: GroupCache,
     /// The published table over the whole range of each scale: what answers when no group does.
     published_scales: PerScale<PublishedScale>,
     names: GroupNames,
     counters: Arc<Counters>,
 }
 
-/// A group and its version.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct GroupKey {
-    group: Box<str>,
-    version: Box<str>,
-}
-
 /// A group that answered a token, and under which name.
-#[derive(Debug, Clone)]
+#[derive(Debug, PartialEq)]
 pub struct FoundGroup {
     /// Its number, an index into [`NormStore::group_names`].
     pub id: GroupId,
+    /// Its provenance in results: `COUNTRY:Spain`, `COUNTRY:Spain|2026`.
+    pub name: String,
     /// The version that answered.
     pub version: String,
     /// Its norms.
@@ -92,7 +87,7 @@ impl NormStore {
         let counters = Arc::new(Counters::default());
         NormStore {
             sources,
-            groups: group_cache(&options, Arc::clone(&counters)),
+            groups: GroupCache::new(options.cache_entries, options.cache_bytes, Arc::clone(&counters)),
             published,
             published_scales,
             ranges,
@@ -153,14 +148,9 @@ impl NormStore {
         self.names.array()
     }
 
-    /// The norms of exactly this group in exactly this version, from memory or from the first source that has it.
-    pub async fn group(&self, group: &str, version: &str) -> Result<Option<Arc<GroupNorms>>, NormError> {
-        let key = GroupKey { group: group.into(), version: version.into() };
-        let entry = self.groups.entry(key).or_try_insert_with(self.load(group, version)).await?;
-        if !entry.is_fresh() {
-            self.counters.add_hits(1);
-        }
-        Ok(entry.into_value())
+    /// Exactly this group in exactly this version, from memory or from the first source that has it.
+    pub async fn group(&self, group: &str, version: &str) -> Result<Option<Arc<FoundGroup>>, NormError> {
+        self.groups.get_or_load(GroupName { group, version }, || self.load(group, version)).await
     }
 
     /// What was counted so far.
@@ -168,58 +158,32 @@ impl NormStore {
         self.counters.stats()
     }
 
-    /// Waits until the group cache has evicted what is beyond its bounds; it does so in the background otherwise.
-    #[cfg(test)]
-    pub(crate) async fn settle(&self) {
-        self.groups.run_pending_tasks().await;
-    }
-
     /// The group that answers a token: in the version asked for, else, if that is allowed, in the version `default`.
-    pub async fn find(&self, token: &GroupToken) -> Result<Option<FoundGroup>, NormError> {
+    pub async fn find(&self, token: &GroupToken) -> Result<Option<Arc<FoundGroup>>, NormError> {
         let asked = token.version();
-        let mut version = asked;
-        let mut norms = self.group(&token.group, version).await?;
-        if norms.is_none() && self.options.allow_version_fallback && asked != DEFAULT_VERSION {
-            version = DEFAULT_VERSION;
-            norms = self.group(&token.group, version).await?;
+        let found = self.group(&token.group, asked).await?;
+        if found.is_none() && self.options.allow_version_fallback && asked != DEFAULT_VERSION {
+            return self.group(&token.group, DEFAULT_VERSION).await;
         }
-        Ok(norms.map(|norms| {
-            let id = self.names.id(&provenance(&token.group, version));
-            FoundGroup { id, version: version.to_owned(), norms }
-        }))
+        Ok(found)
     }
 
-    async fn load(&self, group: &str, version: &str) -> Result<Option<Arc<GroupNorms>>, NormError> {
-        self.counters.add_miss();
-        let mut loaded = None;
+    async fn load(&self, group: &str, version: &str) -> Result<Option<Arc<FoundGroup>>, NormError> {
         for source in &self.sources {
             let started = Instant::now();
             let norms = source.load(group, version).await;
             self.counters.add_load(started.elapsed());
-            loaded = norms?.map(Arc::new);
-            if loaded.is_some() {
-                break;
+            if let Some(norms) = norms? {
+                let name = provenance(group, version);
+                let id = self.names.id(&name);
+                return Ok(Some(Arc::new(FoundGroup {
+                    id,
+                    name,
+                    version: version.to_owned(),
+                    norms: Arc::new(norms),
+                })));
             }
         }
-        self.counters.group_added(entry_bytes(&loaded) as u64);
-        Ok(loaded)
+        Ok(None)
     }
-}
-
-/// Bounded by bytes and by entries at once: no entry weighs less than its share of the bytes.
-fn group_cache(options: &NormStoreOptions, counters: Arc<Counters>) -> Cache<GroupKey, Option<Arc<GroupNorms>>> {
-    let capacity = options.cache_bytes;
-    let least = capacity.div_ceil(options.cache_entries.max(1));
-    Cache::builder()
-        .max_capacity(capacity as u64)
-        .weigher(move |_, norms| u32::try_from(entry_bytes(norms).max(least)).unwrap_or(u32::MAX))
-        .eviction_listener(move |_, norms, cause| {
-            counters.group_removed(entry_bytes(&norms) as u64, cause.was_evicted());
-        })
-        .build()
-}
-
-/// What an entry of the group cache needs; its key and the cache's own record of it are reckoned at 256 bytes.
-fn entry_bytes(norms: &Option<Arc<GroupNorms>>) -> usize {
-    256 + norms.as_deref().map_or(0, GroupNorms::bytes)
 }

@@ -159,7 +159,7 @@ impl PercentilesWorker {
             while let Some(found) = finds.try_next().await? {
                 self.bytes += found.as_ref().map_or(0, |found| found.norms.bytes());
                 self.groups.add(usize::from(found.is_some()));
-                link.groups.push(found.map(|found| (found.id, found.norms)));
+                link.groups.push(found.map(|found| (found.id, Arc::clone(&found.norms))));
             }
         }
         timer.done();
@@ -167,7 +167,7 @@ impl PercentilesWorker {
     }
 }
 
-async fn find(store: Arc<NormStore>, token: Option<GroupToken>) -> Result<Option<FoundGroup>> {
+async fn find(store: Arc<NormStore>, token: Option<GroupToken>) -> Result<Option<Arc<FoundGroup>>> {
     match token {
         Some(token) => store.find(&token).await.map_err(|error| DataFusionError::External(error.into())),
         None => Ok(None),

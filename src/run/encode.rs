@@ -17,6 +17,9 @@ use crate::model::result::documented_schema;
 use crate::operators::row_group::{EncodedRowGroup, RowGroupEncoder, RowGroupOptions};
 use crate::run::RunError;
 
+/// About how many bytes a line of text has.
+const USUAL_LINE: usize = 1 << 10;
+
 /// Encoded rows, ready to be appended to a file.
 pub enum Encoded {
     /// A Parquet row group.
@@ -42,9 +45,8 @@ impl Encoded {
 ///
 /// Memory: one row group (Parquet) or one batch (others).
 pub struct PartEncoder {
-    format: FileFormat,
+    rows: RowEncoder,
     plan_schema: SchemaRef,
-    written_schema: SchemaRef,
     options: RowGroupOptions,
     row_group: Option<RowGroupEncoder>,
 }
@@ -53,45 +55,28 @@ impl PartEncoder {
     /// An encoder for batches of a plan's schema.
     pub fn new(format: FileFormat, plan_schema: &SchemaRef, options: &RowGroupOptions) -> Self {
         PartEncoder {
-            format,
+            rows: RowEncoder { format, schema: Arc::new(written_schema(format, plan_schema)) },
             plan_schema: Arc::clone(plan_schema),
-            written_schema: Arc::new(written_schema(format, plan_schema)),
             options: options.clone(),
             row_group: None,
         }
     }
 
-    /// How many rows are best encoded at once: lines of text a few at a time, so that the first ones are soon on their way.
-    pub fn rows_at_once(&self) -> usize {
-        if self.format.is_text() { 1_024 } else { usize::MAX }
+    /// Where rows are encoded without those before them: what encodes them on any thread, and how many are best encoded at once.
+    /// Lines of text a few at a time, so that the first ones are soon on their way. `None` for Parquet.
+    pub fn rows(&self) -> Option<(RowEncoder, usize)> {
+        match self.rows.format {
+            FileFormat::Csv | FileFormat::Ndjson => Some((self.rows.clone(), 1_024)),
+            FileFormat::Arrow => Some((self.rows.clone(), usize::MAX)),
+            FileFormat::Parquet => None,
+        }
     }
 
     /// Encodes a batch, and returns what is ready to be appended.
     pub fn encode(&mut self, batch: &RecordBatch) -> Result<Option<Encoded>, RunError> {
-        match self.format {
-            FileFormat::Parquet => self.encode_row_group(batch),
-            FileFormat::Csv => {
-                self.text(batch, |writer, batch| CsvWriterBuilder::new().with_header(false).build(writer).write(batch))
-            }
-            FileFormat::Ndjson => self.text(batch, |writer, batch| {
-                let builder = JsonWriterBuilder::new().with_explicit_nulls(true);
-                let mut writer = builder.build::<_, LineDelimited>(writer);
-                writer.write(batch)?;
-                writer.finish()
-            }),
-            FileFormat::Arrow => Ok(Some(Encoded::Batch(self.documented(batch)?))),
+        if self.rows.format != FileFormat::Parquet {
+            return self.rows.encode(batch).map(Some);
         }
-    }
-
-    /// Returns what is left.
-    pub fn finish(&mut self) -> Result<Option<Encoded>, RunError> {
-        match self.row_group.take() {
-            Some(row_group) if row_group.rows() > 0 => Ok(Some(Encoded::RowGroup(row_group.finish()?))),
-            _ => Ok(None),
-        }
-    }
-
-    fn encode_row_group(&mut self, batch: &RecordBatch) -> Result<Option<Encoded>, RunError> {
         let mut row_group = match self.row_group.take() {
             Some(row_group) => row_group,
             None => RowGroupEncoder::try_new(&self.plan_schema, &self.options)?,
@@ -104,31 +89,50 @@ impl PartEncoder {
         Ok(None)
     }
 
-    fn text(
-        &self,
-        batch: &RecordBatch,
-        write: impl FnOnce(&mut Vec<u8>, &RecordBatch) -> Result<(), ArrowError>,
-    ) -> Result<Option<Encoded>, RunError> {
-        let batch = self.documented(batch)?;
-        let mut text = Vec::new();
-        write(&mut text, &batch).map_err(|source| self.failed(source))?;
-        Ok(Some(Encoded::Text(text.into(), batch.num_rows())))
+    /// Returns what is left.
+    pub fn finish(&mut self) -> Result<Option<Encoded>, RunError> {
+        match self.row_group.take() {
+            Some(row_group) if row_group.rows() > 0 => Ok(Some(Encoded::RowGroup(row_group.finish()?))),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Encodes rows in a format in which each stands for itself: all but Parquet.
+#[derive(Debug, Clone)]
+pub struct RowEncoder {
+    format: FileFormat,
+    schema: SchemaRef,
+}
+
+impl RowEncoder {
+    /// Encodes the rows of a batch.
+    pub fn encode(&self, batch: &RecordBatch) -> Result<Encoded, RunError> {
+        let failed = |source| RunError::Encode { format: self.format.name(), source };
+        let batch = self.documented(batch).map_err(failed)?;
+        let mut text = Vec::with_capacity(batch.num_rows() * USUAL_LINE);
+        match self.format {
+            FileFormat::Csv => CsvWriterBuilder::new().with_header(false).build(&mut text).write(&batch),
+            FileFormat::Ndjson => {
+                let mut writer =
+                    JsonWriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut text);
+                writer.write(&batch).and_then(|()| writer.finish())
+            }
+            FileFormat::Arrow | FileFormat::Parquet => return Ok(Encoded::Batch(batch)),
+        }
+        .map_err(failed)?;
+        Ok(Encoded::Text(text.into(), batch.num_rows()))
     }
 
     /// The batch in the types that are written.
-    fn documented(&self, batch: &RecordBatch) -> Result<RecordBatch, RunError> {
+    fn documented(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         let column = |(column, field): (&ArrayRef, &Arc<Field>)| match (column.data_type(), field.data_type()) {
             (DataType::List(_), DataType::Utf8) => list_text(column),
             (found, wanted) if found == wanted => Ok(Arc::clone(column)),
             (_, wanted) => cast(column, wanted),
         };
-        let columns = batch.columns().iter().zip(self.written_schema.fields()).map(column);
-        let columns = columns.collect::<Result<Vec<_>, _>>().map_err(|source| self.failed(source))?;
-        RecordBatch::try_new(Arc::clone(&self.written_schema), columns).map_err(|source| self.failed(source))
-    }
-
-    fn failed(&self, source: ArrowError) -> RunError {
-        RunError::Encode { format: self.format.name(), source }
+        let columns = batch.columns().iter().zip(self.schema.fields()).map(column);
+        RecordBatch::try_new(Arc::clone(&self.schema), columns.collect::<Result<Vec<_>, _>>()?)
     }
 }
 

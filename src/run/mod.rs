@@ -28,7 +28,7 @@ mod score;
 mod table;
 mod verify;
 
-pub use encode::{Encoded, PartEncoder, list_text};
+pub use encode::{Encoded, PartEncoder, RowEncoder, list_text};
 pub use error::RunError;
 pub use execute::{Reprocess, RunResult, Standing, TableRun};
 pub use hold::Hold;

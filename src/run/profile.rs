@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::physical_plan::metrics::MetricsSet;
+use datafusion::physical_plan::metrics::{Metric, MetricsSet};
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 
 /// A plan's lines, each with the metrics of its operator summed over the parts of a run.
@@ -40,11 +40,17 @@ impl PlanProfile {
     }
 }
 
+/// Not what is nothing, nor the times of the single columns of a projection.
+fn says_something(metric: &Metric) -> bool {
+    metric.value().as_usize() > 0 && !metric.value().name().starts_with("expr_")
+}
+
 impl std::fmt::Display for PlanProfile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (text, metrics) in &self.lines {
-            let metrics = metrics.clone().sorted_for_display().timestamps_removed();
-            writeln!(f, "{text}, metrics=[{metrics}]")?;
+            let mut shown = MetricsSet::new();
+            metrics.iter().filter(|metric| says_something(metric)).for_each(|metric| shown.push(Arc::clone(metric)));
+            writeln!(f, "{text}, metrics=[{}]", shown.sorted_for_display().timestamps_removed())?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
@@ -79,7 +80,8 @@ impl ScoreJob {
     /// Scores everything and makes the result visible.
     ///
     /// Memory: for each part that [`ScoreJob::threads`] allows a batch on its way through the stages and one row group being encoded,
-    /// and as many encoded row groups again that wait for their turn. Dropped, it stops at once and leaves no target.
+    /// and as many encoded row groups again that wait for their turn (of other formats than Parquet: some slices of a thousand
+    /// rows); for Parquet also the footer. Dropped, it stops at once and leaves no target.
     pub async fn run(
         &self,
         storage: &Storage,
@@ -129,14 +131,8 @@ impl PartWorker {
         while let Some(batch) = batches.next().await {
             let columns = self.job.columns.len();
             let batch = account_for(batch?, columns, self.job.on_error, &self.progress, &mut Counts::default())?;
-            let step = self.encoder.rows_at_once();
-            for from in (0..batch.num_rows()).step_by(step) {
-                let rows = batch.slice(from, step.min(batch.num_rows() - from));
-                if let Some(encoded) = self.encoder.encode(&rows)?
-                    && !sink.send(encoded).await
-                {
-                    return Ok(());
-                }
+            if !self.encode(batch, &sink).await? {
+                return Ok(());
             }
         }
         drop(batches);
@@ -149,5 +145,25 @@ impl PartWorker {
         self.progress.add_part(if scanned > 0 { scanned } else { self.bytes }, self.bytes);
         self.profile.lock().unwrap_or_else(PoisonError::into_inner).add(&self.plan);
         Ok(())
+    }
+
+    /// Encodes rows and leaves what is ready. `false` if nobody will take it.
+    ///
+    /// Where rows stand for themselves they are encoded on any thread, while this one goes on to the next: lines of text cost many
+    /// times what scoring costs, and there is only one part whose lines are wanted now.
+    async fn encode(&mut self, batch: RecordBatch, sink: &PartSink<Encoded>) -> Result<bool, RunError> {
+        let Some((rows, at_once)) = self.encoder.rows() else {
+            return Ok(match self.encoder.encode(&batch)? {
+                Some(encoded) => sink.send(encoded).await,
+                None => true,
+            });
+        };
+        for from in (0..batch.num_rows()).step_by(at_once) {
+            let (rows, slice) = (rows.clone(), batch.slice(from, at_once.min(batch.num_rows() - from)));
+            if !sink.send_made_by(move || rows.encode(&slice)).await {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }

@@ -4,7 +4,7 @@
 //! local path, `file://`, `s3://`, `gs://`, `az://`, `abfss://`, `http(s)://` (read only) or `memory://`. Sessions, norms
 //! and results of one store share one pooled client. An [`Upload`] becomes visible whole when it is committed, or never.
 //!
-//! Not here: file formats, tables, and what the files mean.
+//! Not here: tables, and what the files mean.
 
 mod adaptive;
 mod body;
@@ -20,6 +20,7 @@ mod listing;
 mod local_upload;
 mod location;
 mod metric;
+mod object_reader;
 mod options;
 mod pinned;
 mod pins;
@@ -38,6 +39,7 @@ pub use error::{Result, StorageError};
 pub use http::HttpFailure;
 pub use location::Location;
 pub use metric::{Kind as MetricKind, METRICS, describe_metrics};
+pub(crate) use object_reader::ObjectReader;
 pub use options::{PoolMode, PoolOptions, RetryOptions, StorageOptions, UploadOptions};
 pub use pinned::Pinned;
 pub use registry::Storage;

@@ -8,6 +8,7 @@ mod explain;
 mod export;
 mod generate;
 mod golden;
+mod memory;
 mod norms;
 mod readers;
 mod readme;

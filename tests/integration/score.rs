@@ -63,6 +63,21 @@ fn the_packed_layout_gives_identical_scores() {
 }
 
 #[test]
+fn the_long_layout_with_its_attributes_gives_identical_rows() {
+    let folder = tempdir().unwrap();
+    let norms = golden("demo_groups.csv");
+    let norms = ["--norms", norms.to_str().unwrap()];
+    for (ranks, attributes) in [("ranks.parquet", "attributes.parquet"), ("ranks.csv", "attributes.csv")] {
+        let (ranks, attributes) = (folder.path().join(ranks), folder.path().join(attributes));
+        rewrite::golden_sessions_long(&ranks, &attributes);
+        let more = ["--attributes", attributes.to_str().unwrap()];
+        assert_eq!(scored(&ranks, &more), scored(&golden("sessions.parquet"), &[]), "{}", ranks.display());
+        let more = [more, norms].concat();
+        assert_eq!(scored(&ranks, &more), scored(&golden("sessions.parquet"), &norms), "{}", ranks.display());
+    }
+}
+
+#[test]
 fn the_output_is_equal_to_the_byte_at_any_number_of_threads_and_any_batch_size() {
     let folder = tempdir().unwrap();
     let write = |name: &str, more: &[&str]| {
@@ -185,6 +200,11 @@ fn columns_with_other_names_are_mapped() {
     let expected = integers(&scored(&golden("sessions.parquet"), &[]), "user_id");
     assert_eq!(integers(&scored(&csv, &["--column", "user_id=respondent"]), "user_id"), expected);
     assert!(integers(&scored(&csv, &[]), "user_id").iter().all(Option::is_none), "unmapped, it is not there");
+    normstream().arg("score").arg(&csv).args(["--to", "-", "--column", "user_id=respondant"]).assert().code(2).stderr(
+        contains(
+            "--column user_id=respondant: no file of the input has a column 'respondant'; did you mean 'respondent'?",
+        ),
+    );
 }
 
 #[test]
@@ -262,8 +282,8 @@ mod rewrite {
     use std::path::Path;
     use std::sync::Arc;
 
-    use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt8Array};
-    use arrow::datatypes::UInt8Type;
+    use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt8Array};
+    use arrow::datatypes::{Int64Type, UInt8Type};
     use arrow::json::LineDelimitedWriter;
     use normstream::model::{permutation, session};
     use parquet::arrow::ArrowWriter;
@@ -316,9 +336,52 @@ mod rewrite {
             let codes: UInt8Array = (0..sessions.num_rows()).map(code).collect();
             columns.push((session::packed_column(part, item), Arc::new(codes)));
         }
-        let packed = RecordBatch::try_from_iter(columns).unwrap();
-        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), packed.schema(), None).unwrap();
-        writer.write(&packed).unwrap();
+        write(path, &RecordBatch::try_from_iter(columns).unwrap());
+    }
+
+    /// A row for each rank that is there, and a table of the attributes.
+    pub(super) fn golden_sessions_long(ranks: &Path, attributes: &Path) {
+        let sessions = read_parquet(&golden("sessions.parquet"));
+        let ids = sessions.column_by_name("session_id").unwrap().as_primitive::<Int64Type>();
+        let mut columns: Vec<(&str, &str, usize, UInt8Array)> = Vec::new();
+        for (part, item) in session::items(12, 8) {
+            for mode in normstream::model::Mode::ALL {
+                let name = session::wide_column(part, item, mode);
+                let part = if name.starts_with("ctx") { "context" } else { "style" };
+                let column = sessions.column_by_name(&name).unwrap().as_primitive::<UInt8Type>().clone();
+                columns.push((part, mode.code(), item, column));
+            }
+        }
+        let rows: Vec<(i64, &str, usize, &str, u8)> = (0..sessions.num_rows())
+            .flat_map(|row| columns.iter().map(move |column| (row, column)))
+            .filter(|(row, (.., ranks))| ranks.is_valid(*row))
+            .map(|(row, (part, mode, item, ranks))| (ids.value(row), *part, *item, *mode, ranks.value(row)))
+            .collect();
+        let long = RecordBatch::try_from_iter([
+            ("session_id", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0))) as ArrayRef),
+            ("part", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1)))),
+            ("item", Arc::new(UInt8Array::from_iter_values(rows.iter().map(|row| row.2 as u8)))),
+            ("mode", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.3)))),
+            ("rank", Arc::new(UInt8Array::from_iter_values(rows.iter().map(|row| row.4)))),
+        ]);
+        write(ranks, &long.unwrap());
+        let is_rank = |name: &str| {
+            session::items(12, 8).any(|(part, item)| {
+                normstream::model::Mode::ALL.into_iter().any(|mode| session::wide_column(part, item, mode) == name)
+            })
+        };
+        let schema = sessions.schema();
+        let kept: Vec<usize> = (0..sessions.num_columns()).filter(|&at| !is_rank(schema.field(at).name())).collect();
+        write(attributes, &sessions.project(&kept).unwrap());
+    }
+
+    fn write(path: &Path, rows: &RecordBatch) {
+        let file = File::create(path).unwrap();
+        if path.extension().is_some_and(|extension| extension == "csv") {
+            return arrow::csv::Writer::new(file).write(rows).unwrap();
+        }
+        let mut writer = ArrowWriter::try_new(file, rows.schema(), None).unwrap();
+        writer.write(rows).unwrap();
         writer.close().unwrap();
     }
 }

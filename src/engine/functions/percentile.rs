@@ -135,6 +135,6 @@ impl Percentile {
             },
         };
         let found = self.norms.find(&token).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
-        Ok(found.map(|found| found.norms))
+        Ok(found.map(|found| Arc::clone(&found.norms)))
     }
 }

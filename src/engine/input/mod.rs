@@ -6,6 +6,7 @@
 
 mod canonical;
 mod discover;
+mod footer;
 mod format;
 mod long;
 mod open;

@@ -1,6 +1,6 @@
 //! Opening session files: schemas, layout, canonical columns, parts.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -8,26 +8,25 @@ use datafusion::datasource::file_format::FileFormat as _;
 use datafusion::datasource::file_format::arrow::ArrowFormat;
 use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::json::JsonFormat;
-use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
-use parquet::arrow::parquet_to_arrow_schema;
-use parquet::file::metadata::ParquetMetaData;
+use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::engine::EngineError;
 use crate::engine::input::canonical::{
     CanonicalColumns, ColumnNames, WantedColumns, canonical_columns, detect_layout, is_string, rank_columns, text_type,
 };
 use crate::engine::input::discover::FoundFile;
+use crate::engine::input::footer::{FileFooter, ParquetPart};
 use crate::engine::input::format::{Compression, FileFormat};
 use crate::engine::input::long::LongInput;
-use crate::engine::input::part::{InputPart, PartLimits, RowGroup, cut_lines, cut_row_groups};
+use crate::engine::input::part::{InputPart, PartLimits, cut_lines};
 use crate::engine::input::stdin::{STDIN, StdinStream};
+use crate::engine::near::nearest;
 use crate::instrument::Instrument;
 use crate::model::Layout;
 use crate::model::result::documented_type;
 use crate::model::session::{MODE, PART};
-use crate::operators::is_byte_column;
 
 /// How session files are to be understood.
 #[derive(Debug, Clone, Default)]
@@ -77,7 +76,8 @@ pub struct SessionFile {
     pub source: Source,
     /// The schema under which it is read, in file order.
     pub schema: SchemaRef,
-    row_groups: Vec<RowGroup>,
+    /// Parquet: its parts.
+    parts: Vec<ParquetPart>,
     /// Parquet: the columns that [`RankScanExec`](crate::operators::RankScanExec) can read.
     pub(super) byte_columns: HashSet<String>,
 }
@@ -85,7 +85,7 @@ pub struct SessionFile {
 impl SessionFile {
     /// How many sessions (for the long layout: ranks) the file holds, where it says so.
     pub fn rows(&self) -> Option<u64> {
-        (self.format() == FileFormat::Parquet).then(|| self.row_groups.iter().map(|group| group.rows).sum())
+        (self.format() == FileFormat::Parquet).then(|| self.parts.iter().map(|part| part.rows).sum())
     }
 
     /// Whether one scan can read this file and another.
@@ -155,8 +155,9 @@ impl SessionInput {
         options: InputOptions,
     ) -> Result<SessionInput, EngineError> {
         let sources = sources.into();
-        let mut files = open_files(context, sources.sessions).await?;
-        let mut attributes = open_files(context, sources.attributes).await?;
+        let mut files = open_files(context, sources.sessions, options.part_limits).await?;
+        let mut attributes = open_files(context, sources.attributes, options.part_limits).await?;
+        check_names(&files, &attributes, &options.names)?;
         let layout = settle_layout(&files, &options)?;
         let (columns, ranks, long) = if layout == Layout::Long {
             let (columns, long) = LongInput::settle(&mut files, &mut attributes, instrument, &options)?;
@@ -211,16 +212,27 @@ impl SessionInput {
         let (limits, size) = (self.options.part_limits, file.size());
         let Source::File(found) = &file.source else { return vec![InputPart::whole(file)] };
         match found.format {
-            FileFormat::Parquet => cut_row_groups(&file.row_groups, size, limits)
-                .into_iter()
-                .map(|(range, rows)| InputPart::of(file, range, Some(rows)))
-                .collect(),
+            FileFormat::Parquet => file.parts.iter().map(|part| InputPart::of_row_groups(file, part)).collect(),
             FileFormat::Csv if self.options.csv_newlines => vec![InputPart::whole(file)],
             format if format.is_text() && found.compression == Compression::None => {
-                cut_lines(size, limits).into_iter().map(|range| InputPart::of(file, range, None)).collect()
+                cut_lines(size, limits).into_iter().map(|range| InputPart::of_lines(file, range)).collect()
             }
             _ => vec![InputPart::whole(file)],
         }
+    }
+}
+
+/// Fails when a name that a column is said to have in files is in none of them: a slip that would leave the column null.
+fn check_names(files: &[SessionFile], attributes: &[SessionFile], names: &ColumnNames) -> Result<(), EngineError> {
+    let in_files: BTreeSet<&String> =
+        files.iter().chain(attributes).flat_map(|file| file.schema.fields()).map(|field| field.name()).collect();
+    match names.0.iter().find(|(_, theirs)| !in_files.contains(theirs)) {
+        None => Ok(()),
+        Some((column, theirs)) => Err(EngineError::MappedColumn {
+            column: column.clone(),
+            theirs: theirs.clone(),
+            hint: nearest(theirs, in_files.into_iter().map(String::as_str)),
+        }),
     }
 }
 
@@ -262,39 +274,31 @@ pub(super) fn settle_columns(
     Ok(settled.map_or(CanonicalColumns { columns: Vec::new() }, |(columns, _)| columns))
 }
 
+/// How many files are opened at once.
+const OPENED_AT_ONCE: usize = 8;
+
 /// Reads the schemas of files, as they state them.
 pub(in crate::engine) async fn open_files(
     context: &SessionContext,
     sources: Vec<Source>,
+    limits: PartLimits,
 ) -> Result<Vec<SessionFile>, EngineError> {
-    let mut files = Vec::with_capacity(sources.len());
-    for source in sources {
-        let stated = match &source {
-            Source::File(found) => read_schema(context, found).await?,
-            Source::Stdin(stdin) => Stated::schema(Arc::clone(&stdin.schema)),
+    let opened = stream::iter(sources).map(|source| async move {
+        let FileFooter { schema, parts, byte_columns } = match &source {
+            Source::File(found) => read_schema(context, found, limits).await?,
+            Source::Stdin(stdin) => FileFooter::of_schema(Arc::clone(&stdin.schema)),
         };
-        let Stated { schema, row_groups, byte_columns } = stated;
-        files.push(SessionFile { source, schema, row_groups, byte_columns });
-    }
-    Ok(files)
-}
-
-/// What a file says of itself.
-struct Stated {
-    schema: SchemaRef,
-    row_groups: Vec<RowGroup>,
-    byte_columns: HashSet<String>,
-}
-
-impl Stated {
-    /// A file of which only the schema is known.
-    fn schema(schema: SchemaRef) -> Stated {
-        Stated { schema, row_groups: Vec::new(), byte_columns: HashSet::new() }
-    }
+        Ok(SessionFile { source, schema, parts, byte_columns })
+    });
+    opened.buffered(OPENED_AT_ONCE).try_collect().await
 }
 
 /// The schema that a file states or shows in its first rows, and what the footer of a Parquet file says beside it.
-async fn read_schema(context: &SessionContext, found: &FoundFile) -> Result<Stated, EngineError> {
+async fn read_schema(
+    context: &SessionContext,
+    found: &FoundFile,
+    limits: PartLimits,
+) -> Result<FileFooter, EngineError> {
     let unreadable = |source: DataFusionError| EngineError::Unreadable {
         file: found.location.to_string(),
         format: found.format.name(),
@@ -305,16 +309,7 @@ async fn read_schema(context: &SessionContext, found: &FoundFile) -> Result<Stat
     let state = context.state();
     let schema = match found.format {
         FileFormat::Parquet => {
-            let metadata = DFParquetMetadata::new(store.as_ref(), &found.meta)
-                .with_metadata_size_hint(Some(64 << 10))
-                .fetch_metadata()
-                .await
-                .map_err(unreadable)?;
-            let file = metadata.file_metadata();
-            let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())
-                .map_err(|error| unreadable(error.into()))?;
-            let byte_columns = byte_columns(&schema, &metadata);
-            return Ok(Stated { schema: Arc::new(schema), row_groups: row_groups(&metadata), byte_columns });
+            return FileFooter::read(found, limits).await.map_err(|error| unreadable(error.into()));
         }
         FileFormat::Csv => {
             let format =
@@ -327,23 +322,7 @@ async fn read_schema(context: &SessionContext, found: &FoundFile) -> Result<Stat
         }
         FileFormat::Arrow => ArrowFormat.infer_schema(&state, store, objects).await,
     };
-    Ok(Stated::schema(schema.map_err(unreadable)?))
-}
-
-/// The columns of whole numbers that can be read as bytes.
-fn byte_columns(schema: &Schema, metadata: &ParquetMetaData) -> HashSet<String> {
-    let parquet = metadata.file_metadata().schema_descr();
-    let leaves = (0..parquet.num_columns()).filter(|leaf| is_byte_column(metadata, *leaf));
-    let names = leaves.map(|leaf| parquet.column(leaf).name().to_owned());
-    names.filter(|name| schema.field_with_name(name).is_ok_and(|field| field.data_type().is_integer())).collect()
-}
-
-fn row_groups(metadata: &ParquetMetaData) -> Vec<RowGroup> {
-    let row_group = |group: &parquet::file::metadata::RowGroupMetaData| RowGroup {
-        start: group.columns().first().map_or(0, |column| column.byte_range().0),
-        rows: group.num_rows() as u64,
-    };
-    metadata.row_groups().iter().map(row_group).collect()
+    Ok(FileFooter::of_schema(schema.map_err(unreadable)?))
 }
 
 /// The schema under which a file is read: what scoring needs of it, in the types that serve scoring best.

@@ -1,7 +1,9 @@
 //! Parts: the units in which input is read, scored and written. They depend on the files alone, never on the machine.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use crate::engine::input::footer::{ParquetPart, PartFooter};
 use crate::engine::input::open::SessionFile;
 
 /// How large a part may grow.
@@ -30,22 +32,30 @@ pub struct InputPart {
     /// How many sessions it holds, where the file says so.
     pub rows: Option<u64>,
     bytes: u64,
+    /// What the scan of a Parquet part needs of the file's footer.
+    pub(super) footer: Option<PartFooter>,
 }
 
 impl InputPart {
     /// A whole file as one part.
     pub fn whole(file: &Arc<SessionFile>) -> Self {
-        InputPart { file: Arc::clone(file), range: None, rows: file.rows(), bytes: file.size() }
+        InputPart { file: Arc::clone(file), range: None, rows: file.rows(), bytes: file.size(), footer: None }
     }
 
-    /// A byte range of a file.
-    pub(super) fn of(file: &Arc<SessionFile>, range: (u64, u64), rows: Option<u64>) -> Self {
-        InputPart { file: Arc::clone(file), range: Some(range), rows, bytes: range.1 - range.0 }
+    /// Whole row groups of a Parquet file.
+    pub(super) fn of_row_groups(file: &Arc<SessionFile>, part: &ParquetPart) -> Self {
+        let lines = Self::of_lines(file, part.range);
+        InputPart { rows: Some(part.rows), footer: Some(part.footer.clone()), ..lines }
+    }
+
+    /// The lines of a text file that begin in a byte range.
+    pub(super) fn of_lines(file: &Arc<SessionFile>, range: (u64, u64)) -> Self {
+        InputPart { file: Arc::clone(file), range: Some(range), rows: None, bytes: range.1 - range.0, footer: None }
     }
 
     /// An input of the long layout, of which `file` is the first and `bytes` the size of all.
     pub(super) fn assembled(file: &Arc<SessionFile>, bytes: u64) -> Self {
-        InputPart { file: Arc::clone(file), range: None, rows: None, bytes }
+        InputPart { file: Arc::clone(file), range: None, rows: None, bytes, footer: None }
     }
 
     /// How many bytes of input the part covers.
@@ -63,17 +73,28 @@ pub(super) struct RowGroup {
     pub(super) rows: u64,
 }
 
+/// Row groups that lie together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RowGroups {
+    /// Which of the file's.
+    pub(super) indexes: Range<usize>,
+    /// The bytes that hold them.
+    pub(super) range: (u64, u64),
+    /// How many rows they have.
+    pub(super) rows: u64,
+}
+
 /// Cuts a Parquet file between row groups.
-pub(super) fn cut_row_groups(row_groups: &[RowGroup], size: u64, limits: PartLimits) -> Vec<((u64, u64), u64)> {
+pub(super) fn cut_row_groups(row_groups: &[RowGroup], size: u64, limits: PartLimits) -> Vec<RowGroups> {
     let mut parts = Vec::new();
-    let (mut from, mut rows) = (None, 0);
+    let (mut from, mut rows) = (0, 0);
     for (index, group) in row_groups.iter().enumerate() {
-        let start = *from.get_or_insert(group.start);
         rows += group.rows;
-        let end = row_groups.get(index + 1).map_or(size, |next| next.start);
-        if rows >= limits.rows || index + 1 == row_groups.len() {
-            parts.push(((start, end), rows));
-            (from, rows) = (None, 0);
+        let next = index + 1;
+        if rows >= limits.rows || next == row_groups.len() {
+            let end = row_groups.get(next).map_or(size, |next| next.start);
+            parts.push(RowGroups { indexes: from..next, range: (row_groups[from].start, end), rows });
+            (from, rows) = (next, 0);
         }
     }
     parts
@@ -96,7 +117,8 @@ mod tests {
     fn a_part_takes_whole_row_groups_until_it_has_rows_enough() {
         let groups = [(4, 60), (50, 60), (90, 10), (95, 150), (200, 1)].map(|(start, rows)| RowGroup { start, rows });
         let parts = cut_row_groups(&groups, 300, LIMITS);
-        assert_eq!(parts, [((4, 90), 120), ((90, 200), 160), ((200, 300), 1)]);
+        let part = |indexes, range, rows| RowGroups { indexes, range, rows };
+        assert_eq!(parts, [part(0..2, (4, 90), 120), part(2..4, (90, 200), 160), part(4..5, (200, 300), 1)]);
     }
 
     #[test]

@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::object_store::ObjectStoreUrl;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{
     ArrowSource, CsvSource, FileGroup, FileScanConfigBuilder, FileSource, JsonSource, ParquetFileReaderFactory,
     ParquetSource,
@@ -16,12 +15,14 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::functions::expr_fn::{btrim, nullif};
 use datafusion::logical_expr::{Expr, case, cast, lit};
+use datafusion::physical_expr::expressions::Column as PhysicalColumn;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::prelude::SessionContext;
 
 use crate::engine::input::canonical::{CanonicalColumns, ColumnNames};
 use crate::engine::input::discover::FoundFile;
+use crate::engine::input::footer::PartReaders;
 use crate::engine::input::format::FileFormat;
 use crate::engine::input::open::{SessionFile, SessionInput, Source};
 use crate::engine::input::part::InputPart;
@@ -44,7 +45,7 @@ impl SessionInput {
             return long.scan(self, context, needed);
         }
         let columns = needed.iter().map(String::as_str);
-        let scan = scan_parts(context, std::slice::from_ref(part), &self.options.names, columns)?;
+        let scan = scan_parts(std::slice::from_ref(part), &self.options.names, columns)?;
         self.canonical(context, &part.file, scan, needed)
     }
 
@@ -65,8 +66,8 @@ impl SessionInput {
         let (false, Source::File(found)) = (ranks.is_empty(), &part.file.source) else {
             return self.scan(context, part, needed);
         };
-        let scan = scan_parts(context, std::slice::from_ref(part), names, others)?;
-        let scan = Arc::new(RankScanExec::try_new(scan, ranks, parquet_readers(context, found))?);
+        let scan = scan_parts(std::slice::from_ref(part), names, others)?;
+        let scan = Arc::new(RankScanExec::try_new(scan, ranks, parquet_readers(found))?);
         self.canonical(context, &part.file, scan, needed)
     }
 
@@ -88,7 +89,7 @@ impl SessionInput {
         let scan = |alike: &[Arc<SessionFile>]| {
             let parts: Vec<InputPart> = alike.iter().map(InputPart::whole).collect();
             let groups: Vec<&[InputPart]> = parts.chunks(parts.len().div_ceil(partitions.max(1))).collect();
-            let scan = scan_groups(context, &groups, names, needed.iter().map(String::as_str))?;
+            let scan = scan_groups(&groups, names, needed.iter().map(String::as_str))?;
             self.canonical(context, &alike[0], scan, needed)
         };
         self.files.chunk_by(|a, b| a.is_read_like(b)).map(scan).collect()
@@ -106,6 +107,9 @@ impl SessionInput {
         let wanted: Vec<(String, DataType)> =
             needed.iter().map(|name| (name.clone(), column_type(&self.columns, file, names, name))).collect();
         let exprs = canonical_exprs(context, names, file, scan.as_ref(), &wanted)?;
+        if is_identity(&exprs, &scan) {
+            return Ok(scan);
+        }
         Ok(Arc::new(ProjectionExec::try_new(exprs, scan)?))
     }
 
@@ -120,11 +124,11 @@ impl SessionInput {
 impl SessionInput {
     /// The plan that reads a part with all columns of its file, under the names and in the order that they have there. Rows
     /// are those of [`SessionInput::scan`], in the same order; not for the long layout, where a part has many files.
-    pub fn scan_as_it_is(&self, context: &SessionContext, part: &InputPart) -> Result<Arc<dyn ExecutionPlan>> {
+    pub fn scan_as_it_is(&self, part: &InputPart) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = &part.file.schema;
         let all: Vec<usize> = (0..schema.fields().len()).collect();
         match &part.file.source {
-            Source::File(found) => file_scan(context, found, schema, &[std::slice::from_ref(part)], all),
+            Source::File(found) => file_scan(found, schema, &[std::slice::from_ref(part)], all),
             Source::Stdin(_) => Err(DataFusionError::Configuration(
                 "standard input cannot be read a second time, as --failures-to needs: write it to a file first"
                     .to_owned(),
@@ -133,20 +137,28 @@ impl SessionInput {
     }
 }
 
+/// Whether a projection changes nothing.
+fn is_identity(exprs: &[ProjectionExpr], plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let schema = plan.schema();
+    let same = |(index, (expr, field)): (usize, (&ProjectionExpr, &FieldRef))| {
+        let column = expr.expr.downcast_ref::<PhysicalColumn>();
+        expr.alias == *field.name() && column.is_some_and(|column| column.index() == index)
+    };
+    exprs.len() == schema.fields().len() && exprs.iter().zip(schema.fields()).enumerate().all(same)
+}
+
 /// The plan that reads parts of files that are alike: a partition for each, with those of the columns that the files have.
 pub(super) fn scan_parts<'a>(
-    context: &SessionContext,
     parts: &[InputPart],
     names: &ColumnNames,
     columns: impl IntoIterator<Item = &'a str>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let groups: Vec<&[InputPart]> = parts.chunks(1).collect();
-    scan_groups(context, &groups, names, columns)
+    scan_groups(&groups, names, columns)
 }
 
 /// The same with a partition for each group of parts, which are read one after the other.
 pub(in crate::engine) fn scan_groups<'a>(
-    context: &SessionContext,
     groups: &[&[InputPart]],
     names: &ColumnNames,
     columns: impl IntoIterator<Item = &'a str>,
@@ -159,7 +171,7 @@ pub(in crate::engine) fn scan_groups<'a>(
     projection.sort_unstable();
     projection.dedup();
     match &file.source {
-        Source::File(found) => file_scan(context, found, &file.schema, groups, projection),
+        Source::File(found) => file_scan(found, &file.schema, groups, projection),
         Source::Stdin(stdin) => stdin.scan(&file.schema, &projection),
     }
 }
@@ -209,16 +221,13 @@ fn blank_as_null(text: Expr) -> Result<Expr> {
     case(blank).when(lit(true), lit(ScalarValue::Utf8(None))).otherwise(text)
 }
 
-/// What reads Parquet files of the store of `found`: footers once, and over a network the next row group ahead.
-fn parquet_readers(context: &SessionContext, found: &FoundFile) -> Arc<dyn ParquetFileReaderFactory> {
-    let footers = context.runtime_env().cache_manager.get_file_metadata_cache();
-    let readers = CachedParquetFileReaderFactory::new(Arc::clone(&found.location.store), footers);
-    ReadAhead::of(found.location.scheme(), Arc::new(readers))
+/// What reads Parquet files of the store of `found`: over a network the next row group ahead.
+fn parquet_readers(found: &FoundFile) -> Arc<dyn ParquetFileReaderFactory> {
+    ReadAhead::of(found.location.scheme(), Arc::new(PartReaders::new(&found.location.store)))
 }
 
 /// Reads groups of parts of files of which `found` is one: all have its format, compression, store and schema.
 fn file_scan(
-    context: &SessionContext,
     found: &FoundFile,
     schema: &SchemaRef,
     groups: &[&[InputPart]],
@@ -226,10 +235,8 @@ fn file_scan(
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let source: Arc<dyn FileSource> = match found.format {
         FileFormat::Parquet => {
-            let source = ParquetSource::new(Arc::clone(schema))
-                .with_metadata_size_hint(64 << 10)
-                .with_parquet_file_reader_factory(parquet_readers(context, found));
-            Arc::new(source)
+            let source = ParquetSource::new(Arc::clone(schema));
+            Arc::new(source.with_parquet_file_reader_factory(parquet_readers(found)))
         }
         FileFormat::Csv => {
             let options = datafusion::config::CsvOptions { has_header: Some(true), ..Default::default() };
@@ -248,6 +255,9 @@ fn file_scan(
         }
         if found.format == FileFormat::Parquet {
             file = file.with_arrow_schema(Arc::clone(schema));
+        }
+        if let Some(footer) = &part.footer {
+            file = file.with_extension(footer.clone());
         }
         Ok(file)
     };

@@ -19,7 +19,9 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use datafusion::prelude::SessionContext;
 
 use crate::engine::input::{open_files, scan_groups};
-use crate::engine::{ColumnNames, EngineError, FileFormat, FoundFile, InputPart, SessionFile, Source, discover};
+use crate::engine::{
+    ColumnNames, EngineError, FileFormat, FoundFile, InputPart, PartLimits, SessionFile, Source, discover,
+};
 use crate::storage::Storage;
 
 /// Files as one table: the columns of all, null where a file lacks one.
@@ -27,7 +29,6 @@ use crate::storage::Storage;
 /// The files are those that were there when the table was opened. A query reads the columns and, in Parquet, the row groups and
 /// pages that it needs.
 pub struct FilesTable {
-    context: SessionContext,
     files: Vec<Arc<SessionFile>>,
     schema: SchemaRef,
 }
@@ -47,9 +48,10 @@ impl FilesTable {
     /// The table of files that were found before.
     pub async fn of(context: &SessionContext, found: Vec<FoundFile>) -> Result<FilesTable, EngineError> {
         let sources = found.into_iter().map(Box::new).map(Source::File).collect();
-        let files: Vec<Arc<SessionFile>> = open_files(context, sources).await?.into_iter().map(Arc::new).collect();
+        let files = open_files(context, sources, PartLimits::default()).await?;
+        let files: Vec<Arc<SessionFile>> = files.into_iter().map(Arc::new).collect();
         let schema = Arc::new(merged(&files)?);
-        Ok(FilesTable { context: context.clone(), files, schema })
+        Ok(FilesTable { files, schema })
     }
 }
 
@@ -116,7 +118,7 @@ impl TableProvider for FilesTable {
             let parts: Vec<InputPart> = alike.iter().map(InputPart::whole).collect();
             let groups: Vec<&[InputPart]> = parts.chunks(parts.len().div_ceil(partitions)).collect();
             let names = schema.fields().iter().map(|field| field.name().as_str());
-            let plan = scan_groups(&self.context, &groups, &ColumnNames::default(), names)?;
+            let plan = scan_groups(&groups, &ColumnNames::default(), names)?;
             as_columns_of(&schema, plan)
         };
         let mut plans = self.files.chunk_by(|a, b| a.is_read_like(b)).map(scan).collect::<Result<Vec<_>>>()?;

@@ -23,8 +23,7 @@ use crate::norms::error::NormError;
 use crate::norms::import::ImportOptions;
 use crate::norms::import::fault::{FaultCause, FaultLog};
 use crate::norms::import::parse::{RowParser, RowText, SORT_SCHEMA};
-use crate::norms::parquet::reader::ObjectReader;
-use crate::storage::{Location, StorageError};
+use crate::storage::{Location, ObjectReader, StorageError};
 
 /// The columns of a table to import, and whether it must have them.
 const COLUMNS: [(&str, bool); 6] = [

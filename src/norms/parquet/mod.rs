@@ -7,7 +7,6 @@
 //! which is why nothing is read in more calls than that.
 
 mod pages;
-pub(crate) mod reader;
 pub(crate) mod rows;
 #[cfg(test)]
 mod tests;
@@ -18,7 +17,6 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
-use moka::future::Cache;
 use object_store::ObjectMeta;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
@@ -29,22 +27,24 @@ use parquet::file::metadata::{
 };
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::SchemaDescriptor;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
 
 use crate::model::Scale;
 use crate::model::norm::{FREQUENCY, GroupNorms, NORM_GROUP, NORM_VERSION, PERCENTILE, RAW_SCORE, SCALE};
 use crate::norms::error::{NormError, NotImported};
 use crate::norms::parquet::pages::PageDirectory;
-use crate::norms::parquet::reader::ObjectReader;
 use crate::norms::parquet::rows::{GroupRows, NormColumns, string_column};
 use crate::norms::source::{GroupSummary, NormSource, hex};
-use crate::storage::Location;
+use crate::storage::{Location, ObjectReader};
 
 /// The key of the footer's metadata under which import leaves a digest of the rows.
 pub(crate) const ROWS_DIGEST: &str = "normstream.rows.sha256";
 
-/// Page directories kept, in bytes: those of some 50 row groups as import writes them.
+/// Page directories kept, in bytes: those of [`USUAL_DIRECTORIES`] row groups as import writes them.
 const DIRECTORY_BYTES: u64 = 2 << 20;
+const USUAL_DIRECTORIES: usize = 50;
 
 /// A row group of more rows is not read without a page index.
 const MAX_ROWS_WITHOUT_PAGES: i64 = 1 << 17;
@@ -57,9 +57,19 @@ const MAX_ROWS_WITHOUT_PAGES: i64 = 1 << 17;
 pub struct ParquetNorms {
     location: String,
     files: Vec<NormFile>,
-    directories: Cache<(usize, usize), Arc<PageDirectory>>,
+    directories: Cache<(usize, usize), Arc<PageDirectory>, DirectoryBytes>,
     chunk_rows: usize,
     digest: String,
+}
+
+/// What a page directory counts for in the cache.
+#[derive(Debug, Clone)]
+struct DirectoryBytes;
+
+impl Weighter<(usize, usize), Arc<PageDirectory>> for DirectoryBytes {
+    fn weight(&self, _: &(usize, usize), pages: &Arc<PageDirectory>) -> u64 {
+        pages.bytes() as u64
+    }
 }
 
 /// One opened table.
@@ -100,10 +110,7 @@ impl ParquetNorms {
         Ok(ParquetNorms {
             location: at.to_string(),
             files,
-            directories: Cache::builder()
-                .max_capacity(DIRECTORY_BYTES)
-                .weigher(|_, pages: &Arc<PageDirectory>| u32::try_from(pages.bytes()).unwrap_or(u32::MAX))
-                .build(),
+            directories: Cache::with_weighter(USUAL_DIRECTORIES, DIRECTORY_BYTES, DirectoryBytes),
             chunk_rows: chunk_rows.max(1),
             digest: hex(&digest.finalize()),
         })
@@ -132,12 +139,13 @@ impl ParquetNorms {
     /// The page directory of a row group, read once however many loads ask for it.
     async fn directory(&self, file: usize, row_group: usize) -> Result<Arc<PageDirectory>, NormError> {
         let NormFile { object, metadata, location, group_column, .. } = &self.files[file];
+        let key = (file, row_group);
         let read = async {
             let row_group = metadata.row_group(row_group);
             let directory = PageDirectory::read(object, metadata.file_metadata(), row_group, *group_column).await;
             directory.map(Arc::new).map_err(NormError::parquet(location))
         };
-        Ok(self.directories.try_get_with((file, row_group), read).await?)
+        self.directories.get_or_insert_async(&key, read).await
     }
 }
 
@@ -202,7 +210,7 @@ impl NormFile {
             [] => folder.to_string(),
             names => folder.child(&names.join("/")).to_string(),
         };
-        let object = ObjectReader { store: Arc::clone(&folder.store), path: meta.location.clone(), size: meta.size };
+        let object = ObjectReader::new(&folder.store, &meta);
         let parquet = NormError::parquet(&location);
         let footer = object.footer().await.map_err(&parquet)?;
         let schema = ParquetMetaDataReader::decode_schema(&footer).map_err(&parquet)?;

@@ -14,7 +14,7 @@ use parquet::file::metadata::{
 };
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
-use crate::norms::parquet::reader::ObjectReader;
+use crate::storage::ObjectReader;
 
 /// The metadata of one row group alone, with the page index of that row group: what a reader needs to fetch a few pages.
 ///

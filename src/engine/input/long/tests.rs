@@ -528,6 +528,23 @@ proptest! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_whose_rows_all_lie_apart_are_assembled_within_a_small_memory_limit() {
+    let sessions = 20_000_u64;
+    let options = SessionOptions { rows: sessions, layout: Layout::Long, ..SessionOptions::default() };
+    // Every row lies alone: the worst that can happen.
+    let rows = shuffled_rows(&generated(&options, false), 3);
+    let table = shuffled_rows(&generated(&options, true), 4);
+    let mut input = Input::new().ranks("ranks.parquet", &rows).attributes("table.parquet", &table);
+    input.engine.memory_limit = 16 << 20;
+    let (plan, context) = input.plan().await;
+    let assembled = collect(&plan, context).await;
+    assert_eq!(assembled.num_rows() as u64, sessions);
+    assert_eq!(ids(&assembled), table.column(0).as_primitive::<Int64Type>().iter().collect::<Vec<_>>());
+    assert!(faults(&assembled).iter().all(Option::is_none));
+    assert!(ranks(&assembled).iter().all(|ranks| ranks.iter().all(Option::is_some)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_that_is_dropped_midway_gives_its_memory_back() {
     let options = SessionOptions { rows: 2_000, layout: Layout::Long, ..SessionOptions::default() };
     let rows = shuffled_rows(&generated(&options, false), 3);

@@ -1,4 +1,4 @@
-//! Reads ranges of one Parquet object, and its footer.
+//! Reads one object of known size by ranges, as the Parquet library wants it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,14 +7,15 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryFutureExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::{FooterTail, ParquetMetaData, ParquetMetaDataReader};
 
-/// How much of a file's end is fetched at first: the footer of a table of a million rows fits.
+/// How much of a file's end is fetched at first: the footer of a norm table of a million rows fits, and that of a million sessions
+/// but for the statistics.
 const TAIL: u64 = 64 << 10;
 
 /// An object of known size, read by ranges. Several ranges are one call to the store, which joins those that are near.
@@ -26,6 +27,11 @@ pub(crate) struct ObjectReader {
 }
 
 impl ObjectReader {
+    /// A reader of an object of `store`.
+    pub(crate) fn new(store: &Arc<dyn ObjectStore>, meta: &ObjectMeta) -> ObjectReader {
+        ObjectReader { store: Arc::clone(store), path: meta.location.clone(), size: meta.size }
+    }
+
     /// The footer as it is encoded in the file, without its length and magic number. One request, or two when it is long.
     pub(crate) async fn footer(&self) -> Result<Bytes> {
         let start = self.size.saturating_sub(TAIL);

@@ -1,0 +1,180 @@
+//! Footers of Parquet session files: read once, kept part by part, and given back to the scans of the parts.
+//!
+//! A decoded footer needs some 500 bytes for each column of each row group, which for a file of many sessions is more memory than
+//! scoring needs; and a shared cache of footers would have to decode those that it cannot hold once for each part. Encoded, and
+//! without what a scan does not ask for (statistics, page index, metadata of the writer), a part's footer needs a tenth of that.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use bytes::Bytes;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::DefaultParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::ParquetFileReaderFactory;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use object_store::ObjectStore;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::parquet_to_arrow_schema;
+use parquet::errors::Result;
+use parquet::file::FOOTER_SIZE;
+use parquet::file::metadata::{
+    FileMetaData, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataOptions, ParquetMetaDataReader,
+    ParquetMetaDataWriter, ParquetStatisticsPolicy, RowGroupMetaData,
+};
+use parquet::schema::types::SchemaDescPtr;
+
+use crate::engine::input::discover::FoundFile;
+use crate::engine::input::part::{PartLimits, RowGroup, RowGroups, cut_row_groups};
+use crate::operators::is_byte_column;
+use crate::storage::ObjectReader;
+
+/// What a file says of itself.
+pub(super) struct FileFooter {
+    /// Its schema, as the writer of the file had it or as its first rows show.
+    pub(super) schema: SchemaRef,
+    /// Its parts, in file order.
+    pub(super) parts: Vec<ParquetPart>,
+    /// The columns of whole numbers that can be read as bytes.
+    pub(super) byte_columns: HashSet<String>,
+}
+
+/// Whole row groups of a file.
+#[derive(Debug)]
+pub(super) struct ParquetPart {
+    /// The bytes that hold them.
+    pub(super) range: (u64, u64),
+    /// How many rows they have.
+    pub(super) rows: u64,
+    /// The footer of a file that has these row groups alone.
+    pub(super) footer: PartFooter,
+}
+
+/// The footer of a part, encoded.
+#[derive(Clone)]
+pub(super) struct PartFooter {
+    schema: SchemaDescPtr,
+    encoded: Bytes,
+}
+
+impl FileFooter {
+    /// What is known of a file that has no footer.
+    pub(super) fn of_schema(schema: SchemaRef) -> FileFooter {
+        FileFooter { schema, parts: Vec::new(), byte_columns: HashSet::new() }
+    }
+
+    /// Reads a file's footer: one request, or two if it is long.
+    pub(super) async fn read(found: &FoundFile, limits: PartLimits) -> Result<FileFooter> {
+        let encoded = ObjectReader::new(&found.location.store, &found.meta).footer().await?;
+        let options = ParquetMetaDataOptions::new()
+            .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
+            .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
+            .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
+        let metadata = ParquetMetaDataReader::decode_metadata_with_options(&encoded, Some(&options))?;
+        let file = metadata.file_metadata();
+        let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
+        let row_groups: Vec<RowGroup> = metadata.row_groups().iter().map(row_group).collect();
+        let part = |RowGroups { indexes, range, rows }: RowGroups| {
+            let footer = PartFooter::encode(file, &metadata.row_groups()[indexes])?;
+            Ok(ParquetPart { range, rows, footer })
+        };
+        let parts = cut_row_groups(&row_groups, found.meta.size, limits);
+        let parts = parts.into_iter().map(part).collect::<Result<_>>()?;
+        let byte_columns = byte_columns(&schema, &metadata);
+        Ok(FileFooter { schema: Arc::new(schema), parts, byte_columns })
+    }
+}
+
+fn byte_columns(schema: &Schema, metadata: &ParquetMetaData) -> HashSet<String> {
+    let parquet = metadata.file_metadata().schema_descr();
+    let leaves = (0..parquet.num_columns()).filter(|leaf| is_byte_column(metadata, *leaf));
+    let names = leaves.map(|leaf| parquet.column(leaf).name().to_owned());
+    names.filter(|name| schema.field_with_name(name).is_ok_and(|field| field.data_type().is_integer())).collect()
+}
+
+fn row_group(group: &RowGroupMetaData) -> RowGroup {
+    RowGroup { start: group.columns().first().map_or(0, |column| column.byte_range().0), rows: group.num_rows() as u64 }
+}
+
+impl PartFooter {
+    fn encode(file: &FileMetaData, row_groups: &[RowGroupMetaData]) -> Result<PartFooter> {
+        let rows = row_groups.iter().map(RowGroupMetaData::num_rows).sum();
+        let schema = file.schema_descr_ptr();
+        let orders = file.column_orders().cloned();
+        let file = FileMetaData::new(file.version(), rows, None, None, Arc::clone(&schema), orders);
+        let part = ParquetMetaDataBuilder::new(file).set_row_groups(row_groups.to_vec()).build();
+        let mut encoded = Vec::new();
+        ParquetMetaDataWriter::new(&mut encoded, &part).with_write_path_in_schema(false).finish()?;
+        encoded.truncate(encoded.len().saturating_sub(FOOTER_SIZE));
+        Ok(PartFooter { schema, encoded: encoded.into() })
+    }
+
+    fn decode(&self) -> Result<ParquetMetaData> {
+        let options = ParquetMetaDataOptions::new().with_schema(Arc::clone(&self.schema));
+        ParquetMetaDataReader::decode_metadata_with_options(&self.encoded, Some(&options))
+    }
+}
+
+impl fmt::Debug for PartFooter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartFooter").field("bytes", &self.encoded.len()).finish_non_exhaustive()
+    }
+}
+
+/// Opens files of one store. A file that comes with a [`PartFooter`] is read without its own footer; only the row groups of that
+/// part are seen.
+///
+/// DataFusion's cache of footers is not used: it tells files apart by their path alone, and so takes an object of one store for that
+/// of another.
+#[derive(Debug)]
+pub(super) struct PartReaders(DefaultParquetFileReaderFactory);
+
+impl PartReaders {
+    pub(super) fn new(store: &Arc<dyn ObjectStore>) -> PartReaders {
+        PartReaders(DefaultParquetFileReaderFactory::new(Arc::clone(store)))
+    }
+}
+
+impl ParquetFileReaderFactory for PartReaders {
+    fn create_reader(
+        &self,
+        partition: usize,
+        file: PartitionedFile,
+        metadata_size_hint: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> datafusion::error::Result<Box<dyn AsyncFileReader + Send>> {
+        let footer = file.extension::<PartFooter>().cloned();
+        let reader = self.0.create_reader(partition, file, metadata_size_hint, metrics)?;
+        Ok(match footer {
+            Some(footer) => Box::new(PartReader { reader, footer }),
+            None => reader,
+        })
+    }
+}
+
+struct PartReader {
+    reader: Box<dyn AsyncFileReader + Send>,
+    footer: PartFooter,
+}
+
+impl AsyncFileReader for PartReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
+        self.reader.get_bytes(range)
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
+        self.reader.get_byte_ranges(ranges)
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
+        async { self.footer.decode().map(Arc::new) }.boxed()
+    }
+}
