@@ -192,7 +192,8 @@ pub(super) fn canonical_exprs(
             Err(_) => lit(ScalarValue::try_from(wanted)?),
             Ok(field) => {
                 let column = Expr::Column(Column::from_name(field.name()));
-                let typed = if field.data_type() == wanted { column } else { cast(column, wanted.clone()) };
+                let typed =
+                    if field.data_type() == wanted { column } else { cast_to(column, field.data_type(), wanted) };
                 match name.as_str() {
                     SESSION_ID | USER_ID if *wanted == DataType::Utf8 => blank_as_null(typed)?,
                     _ => typed,
@@ -202,6 +203,18 @@ pub(super) fn canonical_exprs(
         Ok(ProjectionExpr { expr: state.create_physical_expr(expr, &schema)?, alias: name.clone() })
     };
     wanted.iter().map(expr).collect()
+}
+
+/// A cast of a column. Times without a zone are UTC, and those of a wanted column always are: the same numbers, which a cast
+/// between the two would ask a calendar for, row by row.
+fn cast_to(column: Expr, found: &DataType, wanted: &DataType) -> Expr {
+    let number = match (found, wanted) {
+        (DataType::Timestamp(_, None), DataType::Timestamp(unit, Some(_))) => {
+            cast(cast(column, DataType::Timestamp(*unit, None)), DataType::Int64)
+        }
+        _ => column,
+    };
+    cast(number, wanted.clone())
 }
 
 /// Attributes and identifiers have one type in all files; ranks have the file's.
@@ -270,4 +283,34 @@ fn file_scan(
         .with_preserve_order(true)
         .build();
     Ok(DataSourceExec::from_data_source(config))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use arrow::datatypes::{Field, Schema, TimeUnit};
+
+    use super::*;
+    use crate::model::result::timestamp_type;
+
+    #[test]
+    fn times_without_a_zone_are_utc_as_a_cast_would_have_them() {
+        let state = SessionContext::new().state();
+        for unit in [TimeUnit::Second, TimeUnit::Millisecond, TimeUnit::Microsecond, TimeUnit::Nanosecond] {
+            let (found, wanted) = (DataType::Timestamp(unit, None), timestamp_type());
+            let times = Int64Array::from(vec![Some(0), Some(-1), None, Some(-1_234_567), Some(1_700_000_000)]);
+            let times = arrow::compute::cast(&times, &found).unwrap();
+            let sessions = RecordBatch::try_from_iter([("t", times)]).unwrap();
+            let schema = DFSchema::try_from(Schema::new(vec![Field::new("t", found.clone(), true)])).unwrap();
+            let column = || Expr::Column(Column::from_name("t"));
+            let evaluate = |expr: Expr| -> ArrayRef {
+                let expr = state.create_physical_expr(expr, &schema).unwrap();
+                expr.evaluate(&sessions).unwrap().into_array(sessions.num_rows()).unwrap()
+            };
+            let by_number = evaluate(cast_to(column(), &found, &wanted));
+            assert_eq!(by_number.data_type(), &wanted);
+            assert_eq!(&by_number, &evaluate(cast(column(), wanted)), "{unit:?}");
+        }
+    }
 }
