@@ -265,7 +265,7 @@ async fn scoring_through_faults_gives_the_right_result_or_an_error_without_a_tar
     let (mut right, mut wrong) = (0, BTreeMap::<String, u64>::new());
     let (mut faults, mut retries) = (0, 0);
     for seed in 0..seeds {
-        let probability = [0.01, 0.05, 0.15, 0.4][seed as usize % 4];
+        let probability = [0.003, 0.01, 0.05, 0.3][seed as usize % 4];
         let proxy = FaultyProxy::start(web.server.address, seed, probability, &Fault::ALL);
         let target = folder.path().join(format!("{seed}.parquet"));
         let (outcome, storage) = score_through(&proxy, &target).await;
