@@ -25,6 +25,7 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{Config, Flags};
+use crate::engine::with_causes;
 use crate::error::Error;
 use crate::export::chain_of;
 use crate::run::Hold;
@@ -91,7 +92,7 @@ pub fn main(args: Args) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !error.is_silent() {
-                telemetry::print_line(&format!("normstream: {}", chain_of(&error)));
+                telemetry::print_line(&format!("normstream: {}", with_causes(&error)));
             }
             error.exit_code()
         }
@@ -110,12 +111,14 @@ fn run(args: Args) -> Result<(), Error> {
         Command::Sql(args) => {
             let config = load(args.flags())?;
             let threads = config.settings.threads;
-            // The shell has its own use for Ctrl-C.
-            if args.is_interactive() {
-                sql::shell(*args, config, &runtime(threads)?)
-            } else {
-                block_on(threads, sql::sql(*args, config))
+            if !args.is_interactive() {
+                return block_on(threads, sql::sql(*args, config));
             }
+            // The shell has its own use for Ctrl-C, and what it has stopped must not keep it from ending.
+            let runtime = runtime(threads)?;
+            let result = sql::shell(*args, config, &runtime);
+            runtime.shutdown_background();
+            result
         }
         Command::Runs(args) => {
             let config = load(args.flags())?;

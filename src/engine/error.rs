@@ -201,6 +201,21 @@ fn plan_failure(error: &DataFusionError) -> String {
     }
 }
 
+/// An error and its causes, without those that repeat what stands before them.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
 impl From<DataFusionError> for EngineError {
     fn from(error: DataFusionError) -> Self {
         EngineError::Plan(error)

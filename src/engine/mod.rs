@@ -10,7 +10,7 @@ mod scoring_plan;
 mod session;
 mod tables;
 
-pub use error::EngineError;
+pub use error::{EngineError, with_causes};
 pub use input::{
     CanonicalColumns, ColumnNames, Compression, FileFormat, FoundFile, InputOptions, InputPart, PartLimits, STDIN,
     SessionFile, SessionInput, Source, Sources, StdinInput, StdinStream, compression_of_name, detect_layout, discover,

@@ -15,6 +15,8 @@ mod readme;
 mod runs;
 mod score;
 mod signals;
+mod slt;
+mod sql;
 mod storage;
 mod support;
 mod table;

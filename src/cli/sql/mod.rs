@@ -6,13 +6,11 @@
 
 mod output;
 mod progress;
-mod running;
 #[cfg(feature = "shell")]
 mod shell;
 mod table;
 
 use std::io::{IsTerminal as _, Read as _};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
@@ -21,7 +19,6 @@ use clap::Args;
 use crate::cli::input::{NormArgs, open_chain, open_instrument, open_norm_store};
 use crate::cli::sql::output::{Format, RowOutput, RowTarget, TableSize};
 use crate::cli::sql::progress::QueryProgress;
-use crate::cli::sql::running::Running;
 use crate::config::{Config, Flags, ProgressStyle};
 use crate::engine::STDIN;
 use crate::engine::query::{QueryBudget, SqlOptions, SqlSession, SqlStatement};
@@ -33,7 +30,7 @@ use crate::storage::Storage;
 #[command(after_help = EXAMPLES)]
 pub(super) struct SqlArgs {
     /// Run these statements, separated by semicolons. Repeatable.
-    #[arg(short = 'c', long = "command", value_name = "SQL")]
+    #[arg(short = 'c', long = "command", value_name = "SQL", allow_hyphen_values = true)]
     commands: Vec<String>,
     /// Run the statements of a file, or - for standard input; after those of -c. Repeatable.
     #[arg(short = 'f', long = "file", value_name = "FILE")]
@@ -156,7 +153,7 @@ async fn open(args: &SqlArgs, config: &Config) -> Result<(SqlSession, Storage), 
     }
     let budget = QueryBudget { timeout: args.timeout, max_rows: args.max_rows };
     let options = SqlOptions { engine, budget, instrument, chain, local: true };
-    let mut session = SqlSession::open(&storage, Arc::clone(&norms), options).await?;
+    let mut session = SqlSession::open(&storage, norms, options).await?;
     if let Some(results) = args.results.as_ref().or(config.settings.results.as_ref()) {
         session.add_results(results).await?;
     }
@@ -173,11 +170,10 @@ pub(super) async fn sql(args: SqlArgs, config: Config) -> Result<(), Error> {
     let statements = args.statements()?;
     let format = Format::of(args.format, args.output.as_deref())?;
     let (session, storage) = open(&args, &config).await?;
-    let session = Arc::new(session);
     let mut written = false;
     for statement in &statements {
         let started = Instant::now();
-        let mut query = Running::start(&session, statement).await?;
+        let mut query = session.run(statement).await?;
         let progress = QueryProgress::start(config.settings.progress, &query.plan);
         if query.schema.fields().is_empty() {
             // A definition or a setting: it is done when its stream has ended.

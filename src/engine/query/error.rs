@@ -8,8 +8,8 @@ use datafusion::common::{Column, SchemaError};
 use datafusion::error::DataFusionError;
 use humantime::format_duration;
 
-use crate::engine::EngineError;
 use crate::engine::near::nearest;
+use crate::engine::{EngineError, with_causes};
 
 /// A place in the text of a query, shown as the line with a mark below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,13 @@ impl Place {
     pub(super) fn new(text: &str, line: usize, column: usize) -> Option<Place> {
         let found = text.lines().nth(line.checked_sub(1)?)?;
         Some(Place { line, column: column.max(1), text: found.to_owned() })
+    }
+
+    /// Where something stands in a text for the first time.
+    fn of(text: &str, part: &str) -> Option<Place> {
+        let before = &text[..text.find(part)?];
+        let column = before.lines().last().filter(|_| !before.ends_with('\n')).map_or(0, |line| line.chars().count());
+        Place::new(text, before.matches('\n').count() + 1, column + 1)
     }
 
     /// Where a name stands in a text for the first time, as a word of its own.
@@ -88,6 +95,16 @@ pub enum QueryError {
     UnknownFunction {
         /// Its name.
         name: String,
+        /// What may have been meant.
+        hint: Option<String>,
+        /// Where.
+        place: Option<Place>,
+    },
+    /// Files that a statement names cannot be read.
+    #[error("{}{}{}", with_causes(cause.as_ref()), advice(hint), shown(place))]
+    Files {
+        /// Why.
+        cause: Box<EngineError>,
         /// What may have been meant.
         hint: Option<String>,
         /// Where.
@@ -198,7 +215,22 @@ impl QueryError {
 
     /// Whether the same query may succeed when it is tried again.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, QueryError::Engine(error) if error.is_retryable())
+        match self {
+            QueryError::Engine(error) => error.is_retryable(),
+            QueryError::Files { cause, .. } => cause.is_retryable(),
+            _ => false,
+        }
+    }
+
+    /// The same error with the place of a target in the text of its statement and, if nothing is there, the name of a file beside
+    /// it that is nearly called that.
+    pub(super) fn of_target(self, target: &str, text: &str) -> QueryError {
+        let QueryError::Engine(cause) = self else { return self };
+        let hint = match &cause {
+            EngineError::NoFiles { .. } => near_file(target).map(did_you_mean),
+            _ => None,
+        };
+        QueryError::Files { cause: Box::new(cause), hint, place: Place::of(text, target) }
     }
 
     /// What DataFusion's parser or planner said about a statement of `text`.
@@ -257,8 +289,11 @@ impl QueryError {
 
     /// What went wrong while a query ran within these limits.
     pub fn of_execution(error: DataFusionError, memory: usize, spill: u64) -> QueryError {
+        if let Some(ours) = find_ours(&error) {
+            return ours;
+        }
         match error.find_root() {
-            DataFusionError::ResourcesExhausted(message) if message.contains("disk space") => {
+            root if root.to_string().contains("disk space during the spilling") => {
                 QueryError::OutOfSpill { limit: ByteSize(spill) }
             }
             DataFusionError::ResourcesExhausted(message) => {
@@ -270,8 +305,29 @@ impl QueryError {
     }
 }
 
+/// The limit of ours that an error stands for.
+fn find_ours(error: &DataFusionError) -> Option<QueryError> {
+    let DataFusionError::External(inner) = error.find_root() else { return None };
+    match inner.downcast_ref::<QueryError>()? {
+        QueryError::TimedOut { limit } => Some(QueryError::TimedOut { limit: *limit }),
+        QueryError::TooManyRows { limit } => Some(QueryError::TooManyRows { limit: *limit }),
+        _ => None,
+    }
+}
+
 fn did_you_mean(name: String) -> String {
     format!("did you mean '{name}'?")
+}
+
+/// The file in the folder of a local path whose name is nearest to the path's.
+fn near_file(target: &str) -> Option<String> {
+    let path = std::path::Path::new(target);
+    let name = path.file_name()?.to_str()?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let entries = std::fs::read_dir(folder.unwrap_or(std::path::Path::new("."))).ok()?;
+    let names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let near = nearest(name, names.iter().map(String::as_str))?;
+    Some(folder.map_or(near.clone(), |folder| folder.join(&near).display().to_string()))
 }
 
 fn nearest_column(field: &Column, valid: &[Column]) -> Option<String> {

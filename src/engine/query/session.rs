@@ -7,12 +7,14 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
 use datafusion::dataframe::DataFrame;
-use datafusion::datasource::ViewTable;
+use datafusion::datasource::{MemTable, ViewTable};
 use datafusion::error::DataFusionError;
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties as _};
 use datafusion::prelude::SessionContext;
 use futures::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
@@ -24,7 +26,7 @@ use crate::engine::query::score_call::score_request;
 use crate::engine::query::statement::{OpenRelations, RESULTS_AT, Relation, SCORE, TableCall};
 use crate::engine::query::{QueryBudget, QueryError, SqlStatement, View};
 use crate::engine::tables::{ResultsTable, norms_table, open_table};
-use crate::engine::{EngineError, EngineOptions, ScoreTable, format_of_name, session_context};
+use crate::engine::{EngineError, EngineOptions, ScoreTable, session_context};
 use crate::instrument::Instrument;
 use crate::norms::{Chain, NormStore};
 use crate::storage::Storage;
@@ -33,6 +35,9 @@ use crate::storage::Storage;
 const RESULTS: &str = "results";
 /// The table of norms.
 const NORMS: &str = "norms";
+
+/// How many bytes of filtered columns each reader of a file may keep for the rows that pass.
+const PREDICATE_CACHE: usize = 8 << 20;
 
 /// What a session may use and how it scores.
 #[derive(Debug, Clone)]
@@ -48,15 +53,6 @@ pub struct SqlOptions {
     /// Whether a statement may name files and URLs, and make tables and views of its own. Only for statements of whoever runs the
     /// program.
     pub local: bool,
-}
-
-/// What a table of a session is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TableKind {
-    /// Rows of files.
-    Table,
-    /// A query under a name.
-    View,
 }
 
 /// Tables, views and functions. Cheap to share as an `Arc`; statements may run at once.
@@ -100,6 +96,21 @@ impl Query {
     }
 }
 
+/// Batches that may wait to be taken.
+const AHEAD: usize = 2;
+
+/// The rows of a plan, made by a task of its own: while others are written, and where work that does not pause keeps neither a
+/// limit of time nor Ctrl-C from being seen.
+fn beside(plan: &Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+    let merged = match plan.output_partitioning().partition_count() {
+        1 => Arc::clone(plan),
+        _ => Arc::new(CoalescePartitionsExec::new(Arc::clone(plan))),
+    };
+    let mut rows = RecordBatchReceiverStreamBuilder::new(plan.schema(), AHEAD);
+    rows.run_input(merged, 0, context);
+    rows.build()
+}
+
 impl SqlSession {
     /// A session with the table `norms` and all functions. Norms are looked up in `norms` only when a query needs them.
     pub async fn open(storage: &Storage, norms: Arc<NormStore>, options: SqlOptions) -> Result<SqlSession, QueryError> {
@@ -110,8 +121,9 @@ impl SqlSession {
             let config = state.config_mut().options_mut();
             config.catalog.information_schema = true;
             config.sql_parser.collect_spans = true;
-            // A plan is one column of lines.
-            config.explain.logical_plan_only = false;
+            // Rows that a filter drops are not worth decoding eighty columns of ranks, let alone scoring.
+            config.execution.parquet.pushdown_filters = true;
+            config.execution.parquet.max_predicate_cache_size = Some(PREDICATE_CACHE);
         }
         functions::register(&context, &options.instrument, &norms);
         let table = norms_table(&context, storage, &norms).await?;
@@ -154,6 +166,12 @@ impl SqlSession {
         }
         let table = open_table(&self.context, &self.storage, target).await?;
         self.add_provider(name, table)
+    }
+
+    /// Adds a table of rows that the caller has.
+    pub fn add_batch(&self, name: &str, rows: RecordBatch) -> Result<(), QueryError> {
+        let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(EngineError::from)?;
+        self.add_provider(name, Arc::new(table))
     }
 
     /// Adds a table that the caller has made.
@@ -209,8 +227,7 @@ impl SqlSession {
             }
             _ => plan.await?,
         };
-        let stream = execute_stream(Arc::clone(&plan), Arc::new(frame.task_ctx())).map_err(EngineError::from)?;
-        let schema = plan.schema();
+        let (schema, stream) = (plan.schema(), beside(&plan, Arc::new(frame.task_ctx())));
         let stream = Box::pin(Budgeted::new(stream, budget, start));
         Ok(Query { schema, plan, stream, engine: self.options.engine })
     }
@@ -275,8 +292,15 @@ impl SqlSession {
         for relation in statement.relations()? {
             let table = match &relation {
                 Relation::Call(call) if call.function == RESULTS_AT => Some(self.results_at(call).await?),
-                Relation::Call(call) => Some(Arc::new(self.score(call).await?) as Arc<dyn TableProvider>),
-                Relation::Quoted(name) => self.quoted(name).await?,
+                Relation::Call(call) => {
+                    let scored = self.score(call).await;
+                    let target = call.positional.first().map_or("", String::as_str);
+                    Some(Arc::new(scored.map_err(|error| error.of_target(target, &statement.text))?)
+                        as Arc<dyn TableProvider>)
+                }
+                Relation::Quoted(name) => {
+                    self.quoted(name).await.map_err(|error| error.of_target(name, &statement.text))?
+                }
             };
             if let Some(table) = table {
                 opened.0.insert(relation, table);
@@ -285,11 +309,10 @@ impl SqlSession {
         Ok(opened)
     }
 
-    /// A table under a name in quotes: none of ours if there is one of that name, or if it does not look like a file's.
+    /// The file of a name in quotes; none if there is a table of that name.
     async fn quoted(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, QueryError> {
         let reference = datafusion::common::TableReference::bare(name.to_owned());
-        let exists = self.context.table_exist(reference).map_err(EngineError::from)?;
-        if exists || !(format_of_name(name).is_some() || name.contains('/')) {
+        if self.context.table_exist(reference).map_err(EngineError::from)? {
             return Ok(None);
         }
         if !self.options.local {
@@ -320,22 +343,15 @@ impl SqlSession {
         Ok(ScoreTable::open(&self.context, &self.storage, &self.options.instrument, request).await?)
     }
 
-    /// The names of tables and views, and what each is, by name.
-    pub fn tables(&self) -> Vec<(String, TableKind)> {
-        let Some(schema) = self.context.catalog("datafusion").and_then(|catalog| catalog.schema("public")) else {
-            return Vec::new();
-        };
-        let views: Vec<View> = View::all();
-        let mut names = schema.table_names();
+    /// The names of tables and views, in alphabetical order.
+    pub fn tables(&self) -> Vec<String> {
+        let catalog = self.context.catalog("datafusion").and_then(|catalog| catalog.schema("public"));
+        let mut names = catalog.map(|schema| schema.table_names()).unwrap_or_default();
         names.sort();
-        let kind = |name: &str| match views.iter().any(|view| view.name == name) {
-            true => TableKind::View,
-            false => TableKind::Table,
-        };
-        names.into_iter().map(|name| (name.clone(), kind(&name))).collect()
+        names
     }
 
-    /// A table or view.
+    /// A table or view; a view has a definition.
     pub async fn table(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
         self.context.table_provider(datafusion::common::TableReference::parse_str(name)).await.ok()
     }
@@ -361,7 +377,7 @@ impl SqlSession {
             missing.extend(names.map(|name| (name, needs.to_owned())));
         }
         KnownNames {
-            tables: self.tables().into_iter().map(|(name, _)| name).collect(),
+            tables: self.tables(),
             functions: functions.chain([SCORE, RESULTS_AT].map(str::to_owned)).collect(),
             missing,
         }

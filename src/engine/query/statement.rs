@@ -86,7 +86,7 @@ impl fmt::Display for SqlStatement {
 pub(super) enum Relation {
     /// A call of a table function.
     Call(TableCall),
-    /// A name in quotes, as in `FROM 'sessions.parquet'`: a table of this name, else the file.
+    /// A name in single quotes, as in `FROM 'sessions.parquet'`: a table of this name, else the file.
     Quoted(String),
 }
 
@@ -123,7 +123,7 @@ impl Relation {
 fn name_of(name: &ObjectName) -> Option<(String, bool)> {
     let [part] = name.0.as_slice() else { return None };
     let ident = part.as_ident()?;
-    Some((ident.value.clone(), matches!(ident.quote_style, Some('\'' | '"'))))
+    Some((ident.value.clone(), ident.quote_style == Some('\'')))
 }
 
 impl TableCall {

@@ -23,22 +23,18 @@ pub(super) async fn delta_table(
     if !url.path().ends_with('/') {
         url.set_path(&format!("{}/", url.path()));
     }
-    let failed = |error: DeltaTableError| match (version, error) {
-        (Some(version), DeltaTableError::InvalidVersion(_) | DeltaTableError::NotATable(_)) => QueryError::NoVersion {
-            target: target.to_owned(),
-            version: version.to_string(),
-            what: "the table's log does not have it".to_owned(),
-        },
-        (_, error) => EngineError::Plan(DataFusionError::External(Box::new(error))).into(),
-    };
-    let mut builder = DeltaTableBuilder::from_url(url.clone())
-        .map_err(failed)?
-        .with_storage_backend(Arc::clone(&location.store), url);
+    let failed = |error: DeltaTableError| EngineError::Plan(DataFusionError::External(Box::new(error)));
+    let builder = DeltaTableBuilder::from_url(url.clone()).map_err(failed)?;
+    let mut table = builder.with_storage_backend(Arc::clone(&location.store), url).load().await.map_err(failed)?;
     if let Some(version) = version {
-        builder = builder.with_version(version);
+        let latest = table.version().unwrap_or_default();
+        let none =
+            |what: String| QueryError::NoVersion { target: target.to_owned(), version: version.to_string(), what };
+        if version > latest {
+            return Err(none(format!("the latest is {latest}")));
+        }
+        table.load_version(version).await.map_err(|error| none(error.to_string()))?;
     }
-    let table = builder.load().await.map_err(failed)?;
     let provider = table.table_provider().with_session(Arc::new(context.state())).build().await;
-    let provider = provider.map_err(EngineError::from)?;
-    Ok(Arc::new(provider))
+    Ok(Arc::new(provider.map_err(EngineError::from)?))
 }

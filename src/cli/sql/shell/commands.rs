@@ -9,7 +9,7 @@ use crate::cli::score::print;
 use crate::cli::sql::output::Format;
 use crate::cli::sql::shell::Shell;
 use crate::engine::functions::FUNCTIONS;
-use crate::engine::query::{QueryError, TableKind, View};
+use crate::engine::query::{QueryError, View};
 use crate::error::Error;
 use crate::model::result::documented_type;
 use crate::telemetry::print_line;
@@ -115,12 +115,12 @@ impl Shell {
 
     async fn tables(&self) -> String {
         let tables = self.session.tables();
-        let width = tables.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        let width = tables.iter().map(String::len).max().unwrap_or(0);
         let mut text = String::new();
-        for (name, kind) in &tables {
-            let columns = self.session.table(name).await.map_or(0, |table| table.schema().fields().len());
-            let kind = if *kind == TableKind::View { "view" } else { "table" };
-            let _ = writeln!(text, "  {name:width$}  {kind:5}  {columns} columns");
+        for name in &tables {
+            let Some(table) = self.session.table(name).await else { continue };
+            let kind = if table.get_table_definition().is_some() { "view" } else { "table" };
+            let _ = writeln!(text, "  {name:width$}  {kind:5}  {} columns", table.schema().fields().len());
         }
         text
     }
@@ -128,7 +128,7 @@ impl Shell {
     async fn columns(&self, name: &str) -> Result<String, Error> {
         let Some(table) = self.session.table(name).await else {
             let tables = self.session.tables();
-            return Err(unknown(name, tables.iter().map(|(name, _)| name.as_str())));
+            return Err(unknown(name, tables.iter().map(String::as_str)));
         };
         let schema = table.schema();
         let width = schema.fields().iter().map(|field| field.name().len()).max().unwrap_or(0);
@@ -144,7 +144,7 @@ impl Shell {
         let tables = self.session.tables();
         let mut text = String::new();
         for view in &views {
-            let is_there = tables.iter().any(|(name, _)| name == view.name);
+            let is_there = tables.iter().any(|name| name == view.name);
             let lacking = self.session.lacking_views().iter().find(|(name, _)| name == view.name);
             let note = match (is_there, lacking) {
                 (true, _) => String::new(),

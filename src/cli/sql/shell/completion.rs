@@ -80,7 +80,7 @@ pub(super) struct Names {
 impl Names {
     /// The names of a session as it is now.
     pub(super) async fn of(session: &SqlSession) -> Names {
-        let tables: Vec<String> = session.tables().into_iter().map(|(name, _)| name).collect();
+        let tables = session.tables();
         let mut columns: Vec<String> = Vec::new();
         for table in &tables {
             if let Some(table) = session.table(table).await {

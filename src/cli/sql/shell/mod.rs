@@ -5,7 +5,6 @@ mod completion;
 mod editor;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 use rustyline::error::ReadlineError;
@@ -13,10 +12,8 @@ use rustyline::history::DefaultHistory;
 use rustyline::{CompletionType, Config as EditorConfig, Editor};
 use tokio::runtime::Runtime;
 
-use crate::cli::chain_of;
 use crate::cli::sql::output::{Format, RowOutput, RowTarget, TableSize};
 use crate::cli::sql::progress::QueryProgress;
-use crate::cli::sql::running::Running;
 use crate::cli::sql::shell::commands::Command;
 use crate::cli::sql::shell::completion::Names;
 use crate::cli::sql::shell::editor::{ShellHelper, is_complete};
@@ -24,6 +21,7 @@ use crate::cli::sql::table::terminal_width;
 use crate::cli::sql::{SqlArgs, open};
 use crate::config::{Config, ProgressStyle};
 use crate::engine::query::{SqlSession, SqlStatement};
+use crate::engine::with_causes;
 use crate::error::Error;
 use crate::run::RunError;
 use crate::telemetry::print_line;
@@ -36,7 +34,7 @@ const ROWS: usize = 100;
 
 /// A session with somebody in front of it.
 struct Shell {
-    session: Arc<SqlSession>,
+    session: SqlSession,
     format: Format,
     is_timed: bool,
     progress: ProgressStyle,
@@ -53,7 +51,7 @@ enum Ended {
 pub(super) fn run(args: SqlArgs, config: Config, runtime: &Runtime) -> Result<(), Error> {
     let (session, _) = runtime.block_on(open(&args, &config))?;
     let mut shell = Shell {
-        session: Arc::new(session),
+        session,
         format: args.format.unwrap_or(Format::Table),
         is_timed: args.timing,
         progress: config.settings.progress,
@@ -82,7 +80,7 @@ pub(super) fn run(args: SqlArgs, config: Config, runtime: &Runtime) -> Result<()
         match shell.answer(&text, runtime) {
             Ok(true) => {}
             Ok(false) | Err(Error::Run(RunError::BrokenPipe)) => break,
-            Err(error) => print_line(&format!("error: {}", chain_of(&error))),
+            Err(error) => print_line(&format!("error: {}", with_causes(&error))),
         }
     }
     if let Some(history) = &history {
@@ -136,7 +134,7 @@ impl Shell {
 
     async fn statement(&self, statement: &SqlStatement) -> Result<Ended, Error> {
         let started = Instant::now();
-        let mut query = Running::start(&self.session, statement).await?;
+        let mut query = self.session.run(statement).await?;
         let progress = QueryProgress::start(self.progress, &query.plan);
         if query.schema.fields().is_empty() {
             while query.next().await?.is_some() {}
