@@ -4,6 +4,7 @@ use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 
 use crate::engine::EngineError;
+use crate::engine::query::QueryError;
 use crate::operators::row_group::RowGroupError;
 use crate::storage::StorageError;
 use crate::table::TableError;
@@ -14,6 +15,9 @@ pub enum RunError {
     /// Sessions could not be read or scored.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The tables of SQL could not be made.
+    #[error(transparent)]
+    Query(#[from] QueryError),
     /// The target could not be written.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -207,6 +211,7 @@ impl RunError {
     pub fn is_retryable(&self) -> bool {
         match self {
             RunError::Engine(error) => error.is_retryable(),
+            RunError::Query(error) => error.is_retryable(),
             RunError::Storage(error) => error.is_retryable(),
             RunError::Table(error) => error.is_retryable(),
             RunError::BeingCleaned { .. } => true,

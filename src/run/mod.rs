@@ -25,6 +25,7 @@ mod replace;
 mod report;
 mod revision;
 mod score;
+mod sql_tables;
 mod table;
 mod verify;
 
@@ -43,5 +44,6 @@ pub use profile::PlanProfile;
 pub use receipt::{Receipt, Totals};
 pub use report::{Progress, RunReport};
 pub use score::{OnError, ScoreJob};
+pub use sql_tables::add_run_tables;
 pub use table::{BatchTable, TableJob, TableReport};
 pub use verify::Verified;

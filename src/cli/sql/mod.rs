@@ -23,6 +23,7 @@ use crate::config::{Config, Flags, ProgressStyle};
 use crate::engine::STDIN;
 use crate::engine::query::{QueryBudget, SqlOptions, SqlSession, SqlStatement};
 use crate::error::Error;
+use crate::run::add_run_tables;
 use crate::storage::Storage;
 
 /// Ask SQL over sessions, norms and results.
@@ -87,8 +88,8 @@ Examples:
   normstream sql -c \"SELECT * FROM 'a.csv' JOIN 'b.parquet' USING (session_id)\" --format ndjson | head
   normstream sql --table sessions=in/ -f questions.sql --timeout 5m --memory-limit 1GiB
 
-Tables: results and its views (--results), norms (--norms; the published table is always there), those of --table, and any
-file by its name in quotes. Functions: score('…'), results_at(version), and what \\df in the shell or SHOW FUNCTIONS lists.
+Tables: results and its views (--results), and if they are a table that score has written to, its runs and their failures;
+norms (--norms; the published table is always there), those of --table, and any file by its name in quotes. Functions: score('…'), results_at(version), and what \\df in the shell or SHOW FUNCTIONS lists.
 
 Exit codes: 0 done; 2 wrong SQL, an unknown table or column, an unreadable file, a limit that was hit; 75 temporary failure.";
 
@@ -156,6 +157,7 @@ async fn open(args: &SqlArgs, config: &Config) -> Result<(SqlSession, Storage), 
     let mut session = SqlSession::open(&storage, norms, options).await?;
     if let Some(results) = args.results.as_ref().or(config.settings.results.as_ref()) {
         session.add_results(results).await?;
+        add_run_tables(&session, &storage, results).await?;
     }
     let given = |name: &String| args.tables.iter().any(|(given, _)| given == name);
     let configured = config.settings.tables.iter().filter(|(name, _)| !given(name));

@@ -14,6 +14,6 @@ mod views;
 
 pub use budget::QueryBudget;
 pub use error::{Place, QueryError};
-pub use session::{Query, SqlOptions, SqlSession};
+pub use session::{FAILURES, Query, RUNS, SqlOptions, SqlSession};
 pub use statement::SqlStatement;
 pub use views::View;

@@ -35,6 +35,10 @@ use crate::storage::Storage;
 const RESULTS: &str = "results";
 /// The table of norms.
 const NORMS: &str = "norms";
+/// The table of the runs that have written results; whoever knows runs adds it.
+pub const RUNS: &str = "runs";
+/// The table of sessions that runs could not score, with all their columns; as `runs`.
+pub const FAILURES: &str = "failures";
 
 /// How many bytes of filtered columns each reader of a file may keep for the rows that pass.
 const PREDICATE_CACHE: usize = 8 << 20;
@@ -107,7 +111,17 @@ fn beside(plan: &Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> SendableR
         _ => Arc::new(CoalescePartitionsExec::new(Arc::clone(plan))),
     };
     let mut rows = RecordBatchReceiverStreamBuilder::new(plan.schema(), AHEAD);
-    rows.run_input(merged, 0, context);
+    let sender = rows.tx();
+    rows.spawn(async move {
+        let mut made = merged.execute(0, context)?;
+        while let Some(batch) = made.next().await {
+            let is_last = batch.is_err();
+            if sender.send(batch).await.is_err() || is_last {
+                break;
+            }
+        }
+        Ok(())
+    });
     rows.build()
 }
 
@@ -375,6 +389,15 @@ impl SqlSession {
             let needs = "give --results, a file, folder or Delta table that `normstream score` has written";
             let names = View::all().into_iter().map(|view| view.name.to_owned()).chain([RESULTS.to_owned()]);
             missing.extend(names.map(|name| (name, needs.to_owned())));
+        }
+        for name in [RUNS, FAILURES] {
+            let needs = match name {
+                RUNS => "it is there when --results is a table that `normstream score --to` has written to",
+                _ => {
+                    "it is there when a run of the table of --results had --failures-to; failed_sessions is always there"
+                }
+            };
+            missing.push((name.to_owned(), needs.to_owned()));
         }
         KnownNames {
             tables: self.tables(),

@@ -13,6 +13,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::type_coercion::binary::type_union_coercion;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
+use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
@@ -42,15 +43,22 @@ impl FilesTable {
         format: Option<FileFormat>,
     ) -> Result<FilesTable, EngineError> {
         let found = discover(storage, &[target.to_owned()], format).await?;
-        FilesTable::of(context, found).await
+        FilesTable::of(context, found, None).await
     }
 
-    /// The table of files that were found before.
-    pub async fn of(context: &SessionContext, found: Vec<FoundFile>) -> Result<FilesTable, EngineError> {
+    /// The table of files that were found before, of which there may be none if the schema is known.
+    pub async fn of(
+        context: &SessionContext,
+        found: Vec<FoundFile>,
+        schema: Option<SchemaRef>,
+    ) -> Result<FilesTable, EngineError> {
         let sources = found.into_iter().map(Box::new).map(Source::File).collect();
         let files = open_files(context, sources, PartLimits::default()).await?;
         let files: Vec<Arc<SessionFile>> = files.into_iter().map(Arc::new).collect();
-        let schema = Arc::new(merged(&files)?);
+        let schema = match schema {
+            Some(schema) => schema,
+            None => Arc::new(merged(&files)?),
+        };
         Ok(FilesTable { files, schema })
     }
 }
@@ -123,6 +131,7 @@ impl TableProvider for FilesTable {
         };
         let mut plans = self.files.chunk_by(|a, b| a.is_read_like(b)).map(scan).collect::<Result<Vec<_>>>()?;
         match plans.pop() {
+            None => Ok(Arc::new(EmptyExec::new(schema))),
             Some(only) if plans.is_empty() => Ok(only),
             last => UnionExec::try_new(plans.into_iter().chain(last).collect()),
         }

@@ -4,12 +4,19 @@ use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::SessionContext;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::engine::query::QueryError;
 use crate::engine::tables::FilesTable;
-use crate::storage::Storage;
+use crate::engine::{Compression, EngineError, FileFormat, FoundFile};
+use crate::storage::{Location, Scheme, Storage};
+use crate::table::{Table, TableFormat};
 
-/// Where results are: a Delta table, or files and folders of any format, Parquet as a rule.
+/// Files of which the size is asked at once.
+const ASKED_AT_ONCE: usize = 16;
+
+/// Where results are: a table with a log (Delta, or manifests of ours), of which only the live files are read, or files and
+/// folders of any format.
 #[derive(Debug, Clone)]
 pub struct ResultsTable {
     target: String,
@@ -22,15 +29,15 @@ impl ResultsTable {
         ResultsTable { target: target.to_owned(), storage: storage.clone() }
     }
 
-    /// The results as they are now.
+    /// The results as they are now. What is committed later is not seen.
     pub async fn latest(&self, context: &SessionContext) -> Result<Arc<dyn TableProvider>, QueryError> {
-        if self.is_delta().await? {
-            return self.delta(context, None).await;
+        match self.table().await? {
+            Some(table) => self.of_table(context, &table, None).await,
+            None => Ok(Arc::new(FilesTable::open(context, &self.storage, &self.target, None).await?)),
         }
-        Ok(Arc::new(FilesTable::open(context, &self.storage, &self.target, None).await?))
     }
 
-    /// The results as they were at a version, which only a table with a history has.
+    /// The results as they were at a version, which only a table with a log has.
     pub async fn at(&self, context: &SessionContext, version: &str) -> Result<Arc<dyn TableProvider>, QueryError> {
         let none = |what: &str| QueryError::NoVersion {
             target: self.target.clone(),
@@ -38,15 +45,40 @@ impl ResultsTable {
             what: what.to_owned(),
         };
         let number: u64 = version.parse().map_err(|_| none("versions are whole numbers from 0"))?;
-        if !self.is_delta().await? {
-            return Err(none("files have no versions; a Delta table has"));
+        match self.table().await? {
+            Some(table) => self.of_table(context, &table, Some(number)).await,
+            None => Err(none("files have no versions; a table that score has written to has")),
         }
-        self.delta(context, Some(number)).await
     }
 
-    /// Whether there is the log of a Delta table.
-    async fn is_delta(&self) -> Result<bool, QueryError> {
-        is_delta(&self.storage, &self.target).await
+    async fn table(&self) -> Result<Option<Table>, EngineError> {
+        let location = self.storage.open(&self.target)?;
+        // A web server lists nothing.
+        if location.scheme() == Scheme::Http {
+            return Ok(None);
+        }
+        Ok(Table::open(&self.storage, &location).await?)
+    }
+
+    async fn of_table(
+        &self,
+        context: &SessionContext,
+        table: &Table,
+        version: Option<u64>,
+    ) -> Result<Arc<dyn TableProvider>, QueryError> {
+        if table.format() == TableFormat::Delta {
+            return self.delta(context, version).await;
+        }
+        let snapshot = match version {
+            Some(version) => Some(table.snapshot_at(version).await.map_err(EngineError::from)?),
+            None => table.snapshot().await.map_err(EngineError::from)?,
+        };
+        let Some(snapshot) = snapshot else {
+            return Err(EngineError::NoFiles { target: self.target.clone() }.into());
+        };
+        let live = snapshot.live_files().await.map_err(EngineError::from)?;
+        let found = stream::iter(live).map(found).buffered(ASKED_AT_ONCE).try_collect().await?;
+        Ok(Arc::new(FilesTable::of(context, found, Some(snapshot.schema)).await?))
     }
 
     #[cfg(feature = "delta")]
@@ -60,21 +92,12 @@ impl ResultsTable {
 
     #[cfg(not(feature = "delta"))]
     async fn delta(&self, _: &SessionContext, _: Option<u64>) -> Result<Arc<dyn TableProvider>, QueryError> {
-        Err(QueryError::Refused {
-            what: format!("reading the Delta table {}", self.target),
-            instead: "this program was built without the feature `delta`",
-        })
+        Err(EngineError::from(crate::table::TableError::WithoutDelta { table: self.target.clone() }).into())
     }
 }
 
-/// Whether a target is the folder of a Delta table.
-pub(in crate::engine) async fn is_delta(storage: &Storage, target: &str) -> Result<bool, QueryError> {
-    let location = storage.open(target).map_err(crate::engine::EngineError::from)?;
-    if location.scheme() == crate::storage::Scheme::Http || location.path.extension().is_some() && !location.is_folder()
-    {
-        return Ok(false);
-    }
-    let log = location.child("_delta_log");
-    let log = log.list_files().await.map_err(crate::engine::EngineError::from)?;
-    Ok(!log.is_empty())
+/// A live file of a table.
+async fn found(location: Location) -> Result<FoundFile, EngineError> {
+    let meta = location.head().await?;
+    Ok(FoundFile { location, meta, format: FileFormat::Parquet, compression: Compression::None })
 }
