@@ -6,21 +6,16 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray}
 use arrow::compute::cast;
 use arrow::error::ArrowError;
 
+use crate::engine::ResultsTable;
 use crate::engine::query::{FAILURES, RUNS, SqlSession};
 use crate::model::result::timestamp_type;
 use crate::run::{RunError, RunState, RunSummary, runs_of};
-use crate::storage::{Scheme, Storage};
-use crate::table::Table;
+use crate::storage::Storage;
 
 /// Adds `runs`, and `failures` if a run has written a table of failed sessions, where results are a table that runs have
 /// written to. Of several tables of failures, that of the last run is taken.
 pub async fn add_run_tables(session: &SqlSession, storage: &Storage, results: &str) -> Result<(), RunError> {
-    let root = storage.open(results)?;
-    // A web server lists nothing.
-    if root.scheme() == Scheme::Http {
-        return Ok(());
-    }
-    let Some(table) = Table::open(storage, &root).await? else { return Ok(()) };
+    let Some(table) = ResultsTable::new(storage, results).table().await? else { return Ok(()) };
     let runs = runs_of(&table).await?;
     session.add_batch(RUNS, table_of(&runs)?)?;
     if let Some(failures) = runs.iter().rev().find_map(|run| run.plan.plan.options.failures_to.as_deref()) {

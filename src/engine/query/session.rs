@@ -69,7 +69,7 @@ pub struct SqlSession {
     storage: Storage,
     options: SqlOptions,
     results: Option<ResultsTable>,
-    /// Views that results lack columns for, with what they lack.
+    /// Views that the results do not suffice for, with what they need.
     lacking: Vec<(String, String)>,
 }
 
@@ -158,15 +158,18 @@ impl SqlSession {
         let schema = table.schema();
         self.context.register_table(RESULTS, table).map_err(EngineError::from)?;
         for view in View::all() {
-            let lacks = view.lacks(&schema);
-            if lacks.is_empty() {
-                self.add_view(view.name, &view.query(&schema)).await?;
-            } else {
-                let needs = format!(
-                    "the view of this name needs results with {lacks}: score with --pass {lacks}",
-                    lacks = lacks.join(",")
-                );
+            let lacks = view.lacks(&schema).join(",");
+            if !lacks.is_empty() {
+                let needs = format!("the view of this name needs results with {lacks}: score with --pass {lacks}");
                 self.lacking.push((view.name.to_owned(), needs));
+                continue;
+            }
+            // Results may have only some of the columns, or lists as text, as CSV has them: then there are fewer views.
+            if let Err(QueryError::View { source, .. }) = self.add_view(view.name, &view.query(&schema)).await {
+                let needs = source.to_string();
+                let needs = needs.lines().next().unwrap_or_default();
+                self.lacking
+                    .push((view.name.to_owned(), format!("the view of this name needs whole results: {needs}")));
             }
         }
         Ok(())
@@ -375,7 +378,7 @@ impl SqlSession {
         &self.context
     }
 
-    /// Views that results lack columns for, with what they lack.
+    /// Views that the results do not suffice for, with what they need.
     pub fn lacking_views(&self) -> &[(String, String)] {
         &self.lacking
     }

@@ -51,10 +51,10 @@ impl ResultsTable {
         }
     }
 
-    async fn table(&self) -> Result<Option<Table>, EngineError> {
+    /// The table with a log, if the target is one. A file is none, and a web server lists nothing that could be a log.
+    pub async fn table(&self) -> Result<Option<Table>, EngineError> {
         let location = self.storage.open(&self.target)?;
-        // A web server lists nothing.
-        if location.scheme() == Scheme::Http {
+        if location.scheme() == Scheme::Http || (!location.is_folder() && location.exists().await?) {
             return Ok(None);
         }
         Ok(Table::open(&self.storage, &location).await?)

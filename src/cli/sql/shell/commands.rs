@@ -148,6 +148,7 @@ impl Shell {
             let lacking = self.session.lacking_views().iter().find(|(name, _)| name == view.name);
             let note = match (is_there, lacking) {
                 (true, _) => String::new(),
+                (false, Some(_)) if view.needs.is_empty() => " (needs whole results)".to_owned(),
                 (false, Some(_)) => format!(" (needs {})", view.needs.join(", ")),
                 (false, None) => " (needs --results)".to_owned(),
             };
