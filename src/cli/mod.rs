@@ -110,7 +110,7 @@ fn run(args: Args) -> Result<(), Error> {
         }
         Command::Sql(args) => {
             let config = load(args.flags())?;
-            let threads = config.settings.threads;
+            let threads = config.settings.threads + SPARE_WORKERS;
             if !args.is_interactive() {
                 return block_on(threads, sql::sql(*args, config));
             }
@@ -150,6 +150,9 @@ fn run(args: Args) -> Result<(), Error> {
         Command::Config(args) => config::config(args, &load(Flags::default())?),
     }
 }
+
+/// Workers of a query beyond its partitions, so that one is free for clocks and signals while the others work without a pause.
+const SPARE_WORKERS: usize = 2;
 
 /// How long a signal waits for what cannot be cancelled.
 const LAST_WRITE: Duration = Duration::from_secs(1);
