@@ -27,7 +27,6 @@ use tokio::runtime::{Builder, Runtime};
 use crate::config::{Config, Flags};
 use crate::engine::with_causes;
 use crate::error::Error;
-use crate::export::chain_of;
 use crate::run::Hold;
 use crate::telemetry;
 
