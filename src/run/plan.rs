@@ -301,10 +301,18 @@ impl RunPlan {
     }
 }
 
+/// A location's URL without the number that pinning it to a version puts behind the scheme, as in `s3+1://bucket`.
+fn plain_url(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => format!("{}://{rest}", scheme.split('+').next().unwrap_or(scheme)),
+        None => url.to_owned(),
+    }
+}
+
 fn planned_input(file: &SessionFile) -> PlannedInput {
     match &file.source {
         Source::File(found) => PlannedInput {
-            url: found.location.url().into(),
+            url: plain_url(found.location.url().as_str()),
             size: found.meta.size,
             version: found.meta.e_tag.clone().unwrap_or_else(|| found.meta.last_modified.to_rfc3339()),
         },
