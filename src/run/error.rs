@@ -87,7 +87,7 @@ pub enum RunError {
         known: Vec<String>,
     },
     /// What would be scored is not what a run was.
-    #[error("this is not run {run} again: {}", changes.join("; "))]
+    #[error("this is not run {run} again: {}; give the options that the run was made with", changes.join("; "))]
     NotTheSameRun {
         /// The run.
         run: String,

@@ -27,9 +27,7 @@ pub(super) fn render(schema: &Schema, rows: &[RecordBatch], is_cut: bool, width:
     let mut columns: Vec<Column> = (0..schema.fields().len()).map(|index| Column::new(schema, rows, index)).collect();
     let count = rows.iter().map(RecordBatch::num_rows).sum::<usize>();
     let all = columns.len();
-    if let Some(width) = width {
-        fit(&mut columns, width, count);
-    }
+    let shown = width.map_or(all, |width| fit(&mut columns, width, count));
     let line: String =
         columns.iter().map(|column| format!("+{}", "-".repeat(column.width + 2))).collect::<String>() + "+\n";
     let mut text = line.clone();
@@ -48,7 +46,7 @@ pub(super) fn render(schema: &Schema, rows: &[RecordBatch], is_cut: bool, width:
     if count > 0 {
         text.push_str(&line);
     }
-    text.push_str(&note(count, is_cut, all, columns.len()));
+    text.push_str(&note(count, is_cut, all, shown));
     text
 }
 
@@ -61,7 +59,7 @@ fn note(rows: usize, is_cut: bool, all: usize, shown: usize) -> String {
         }
     };
     if shown < all {
-        note.push_str(&format!("; {} of {all} columns fit", shown.saturating_sub(1)));
+        note.push_str(&format!("; {shown} of {all} columns fit"));
     }
     note + ")\n"
 }
@@ -149,15 +147,16 @@ fn total(columns: &[Column]) -> usize {
     columns.iter().map(|column| column.width + 3).sum::<usize>() + 1
 }
 
-fn fit(columns: &mut Vec<Column>, width: usize, rows: usize) {
+/// Cuts and leaves out until the rest fits; gives how many columns are left.
+fn fit(columns: &mut Vec<Column>, width: usize, rows: usize) -> usize {
     if total(columns) <= width {
-        return;
+        return columns.len();
     }
     for column in columns.iter_mut().filter(|column| column.width > WIDEST) {
         column.cut(WIDEST);
     }
     if total(columns) <= width {
-        return;
+        return columns.len();
     }
     let middle = columns.len().div_ceil(2);
     let mut last = columns.split_off(middle);
@@ -171,6 +170,8 @@ fn fit(columns: &mut Vec<Column>, width: usize, rows: usize) {
         }
     }
     columns.append(&mut last);
+    // All but the gap.
+    columns.len() - 1
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Date32Type};
+use datafusion::common::types::{NativeType, logical_date, logical_string};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
-    ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
+    Coercion, ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignatureClass,
+    Volatility,
 };
 
 use crate::engine::functions::{FunctionInfo, Rules, columns, names, result};
@@ -24,7 +26,12 @@ pub(super) struct AgeBand {
 
 impl AgeBand {
     pub(super) fn new(rules: Rules) -> Self {
-        AgeBand { rules, signature: Signature::exact(vec![DataType::Date32; 2], Volatility::Immutable) }
+        let date = Coercion::new_implicit(
+            TypeSignatureClass::Native(logical_date()),
+            vec![TypeSignatureClass::Native(logical_string()), TypeSignatureClass::Timestamp],
+            NativeType::Date,
+        );
+        AgeBand { rules, signature: Signature::coercible(vec![date; 2], Volatility::Immutable) }
     }
 }
 

@@ -89,7 +89,7 @@ impl View {
                 }
             }
         }
-        query.trim().trim_end_matches(';').to_owned()
+        query.trim().trim_end_matches(';').trim_end().to_owned()
     }
 }
 
