@@ -3,6 +3,7 @@
 mod error;
 pub mod functions;
 mod input;
+mod memory_pool;
 mod near;
 pub mod query;
 mod score_table;

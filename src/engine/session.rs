@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::disk_manager::DiskManagerBuilder;
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use object_store::ObjectStore;
 use url::Url;
 
+use crate::engine::memory_pool::SpillingPool;
 use crate::norms::NormStore;
 use crate::operators::NormContext;
 use crate::storage::Storage;
@@ -45,10 +45,8 @@ const MOST_MERGE_MEMORY: usize = 10 << 20;
 
 /// A session whose stores are those of `storage` and whose percentiles come from `norms`.
 pub fn session_context(options: EngineOptions, storage: &Storage, norms: Arc<NormStore>) -> Result<SessionContext> {
-    let most_consumers = NonZeroUsize::MIN.saturating_add(4);
-    let pool = TrackConsumersPool::new(FairSpillPool::new(options.memory_limit), most_consumers);
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(pool))
+        .with_memory_pool(Arc::new(SpillingPool::new(options.memory_limit)))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_max_temp_directory_size(options.spill_limit))
         .with_object_store_registry(Arc::new(Stores(storage.clone())))
         // The footer cache tells files apart by path, size and time alone: it would take an object of one store for another's.

@@ -6,6 +6,7 @@ mod formats;
 mod plans;
 #[cfg(unix)]
 mod shell;
+mod spill;
 mod tables;
 
 use std::path::Path;

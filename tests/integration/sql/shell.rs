@@ -69,6 +69,10 @@ fn ctrl_c_ends_a_long_sort_and_not_the_shell() {
     shell.expect("|   2 |").unwrap();
     // At the prompt it gives up the line.
     shell.send("SELECT nonsense").unwrap();
+    shell.expect("nonsense").unwrap();
     shell.send(expectrl::ControlCode::EndOfText).unwrap();
     shell.expect(PROMPT).unwrap();
+    // What was stopped does not keep it from ending.
+    shell.send_line("\\q").unwrap();
+    shell.expect(expectrl::Eof).unwrap();
 }
