@@ -5,6 +5,7 @@ use arrow::datatypes::DataType;
 use crate::engine::query::QueryError;
 use crate::run::RunError;
 use crate::storage::StorageError;
+use crate::table::TableError;
 
 /// An error of an export. Whichever it is but [`ExportError::Unknown`], nothing was exported and no cursor has moved.
 #[derive(Debug, thiserror::Error)]
@@ -264,6 +265,9 @@ pub enum ExportError {
         /// What is wrong.
         reason: String,
     },
+    /// A table cannot be read or written.
+    #[error(transparent)]
+    Table(#[from] TableError),
     /// A store refused.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -313,6 +317,7 @@ impl ExportError {
             ExportError::Unreachable { .. } | ExportError::PoolTimeout { .. } => true,
             #[cfg(feature = "postgres")]
             ExportError::Postgres { error, .. } => is_temporary(error),
+            ExportError::Table(error) => error.is_retryable(),
             ExportError::Storage(error) => error.is_retryable(),
             ExportError::Run(error) => error.is_retryable(),
             _ => false,

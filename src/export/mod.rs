@@ -43,4 +43,4 @@ pub use receipt::Receipt;
 pub use run::{Exporter, Outcome, Plan, Request};
 pub use sink::{PoolState, Sink, State, TargetFormat, TargetOptions, Targets};
 pub use slice::{Cursor, Slice, parse_time, time_text};
-pub use source::{Source, SourceOptions};
+pub use source::{Source, SourceOptions, SourceRows};

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
-use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use metrics::{counter, histogram};
 use serde::Serialize;
@@ -13,7 +12,7 @@ use crate::export::query::{self, Parameters};
 use crate::export::schedule::Clock;
 use crate::export::sink::{Lease, Load, Loaded, State, Targets};
 use crate::export::slice::Cursor;
-use crate::export::{ExportError, ExportJob, Incremental, Mode, Overlap, Receipt, Slice, Source};
+use crate::export::{ExportError, ExportJob, Incremental, Mode, Overlap, Receipt, Slice, Source, SourceRows};
 
 /// How long a queued export waits for the one before it.
 const QUEUE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -105,7 +104,7 @@ impl Exporter {
     pub async fn plan(&self, job: &ExportJob, request: Request, count: bool) -> Result<Plan, ExportError> {
         let sink = self.targets.open(job)?;
         let task = self.task(job, &sink.state().await?, request).await?;
-        let mut rows = self.rows(job, &task).await?;
+        let mut rows = self.rows(job, &task).await?.stream;
         let schema = rows.schema();
         let columns = schema.fields().iter().map(|field| (field.name().clone(), field.data_type().to_string()));
         let table = sink.describe(&schema, &task.mode).await?;
@@ -172,13 +171,15 @@ impl Exporter {
         if let (None, true, Some(cursor)) = (request.slot, task.slice.is_empty(), state.cursor) {
             return Ok(Outcome::NothingNew { cursor: cursor.to_string() });
         }
+        let SourceRows { stream, context } = self.rows(job, &task).await?;
         let load = Load {
             receipt: task.receipt(job),
             base: state,
             mode: task.mode.clone(),
             min_rows: job.min_rows,
             partition_by: job.partition_by.clone(),
-            rows: self.rows(job, &task).await?,
+            rows: stream,
+            context,
         };
         Ok(match lease.load(load).await? {
             Loaded::Committed(receipt) => Outcome::Committed(receipt),
@@ -226,7 +227,7 @@ impl Exporter {
         Ok(Task { slice, mode, moves, slot: request.slot, run_at })
     }
 
-    async fn rows(&self, job: &ExportJob, task: &Task) -> Result<SendableRecordBatchStream, ExportError> {
+    async fn rows(&self, job: &ExportJob, task: &Task) -> Result<SourceRows, ExportError> {
         let sql = query::text_of(job, &task.slice)?;
         let parameters = Parameters::new(&task.slice, task.run_at);
         self.source.query(job, &sql, &task.slice, &task.mode, &parameters).await

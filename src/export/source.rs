@@ -1,18 +1,23 @@
 //! Where exports read: SQL over results and the tables of the configuration.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 
-use crate::engine::EngineOptions;
 use crate::engine::query::{QueryError, SqlOptions, SqlSession};
+use crate::engine::{Compression, EngineError, EngineOptions, FileFormat, FilesTable, FoundFile};
 use crate::export::query::Parameters;
 use crate::export::{ExportError, ExportJob, Mode, Slice};
 use crate::norms::NormStore;
-use crate::storage::Storage;
+use crate::storage::{Location, Storage};
+use crate::table::{DataFile, Table};
 
 /// What queries of exports can name.
 #[derive(Clone)]
@@ -42,38 +47,104 @@ impl Source {
 
     /// The newest version of the results.
     pub async fn version(&self, export: &str) -> Result<u64, ExportError> {
-        Err(ExportError::NoVersions {
-            export: export.to_owned(),
-            reason: "versions of results are not exported yet: use incremental = \"column:completed_at\"".to_owned(),
-        })
+        let table = self.results(export).await?;
+        let none =
+            || ExportError::NoVersions { export: export.to_owned(), reason: format!("{} is empty", table.root()) };
+        Ok(table.snapshot().await?.ok_or_else(none)?.version)
     }
 
     /// Runs a query over a slice. Rows are computed when the stream is read.
+    ///
+    /// For a slice of versions the table `results` holds the rows of files that are live in its last version and were not in
+    /// the version before the slice.
     pub async fn query(
         &self,
         job: &ExportJob,
         sql: &str,
-        _slice: &Slice,
-        _mode: &Mode,
+        slice: &Slice,
+        mode: &Mode,
         parameters: &Parameters,
-    ) -> Result<SendableRecordBatchStream, ExportError> {
+    ) -> Result<SourceRows, ExportError> {
         let failed = |source| ExportError::Query { export: job.name.clone(), source: Box::new(source) };
-        let session = self.session().await.map_err(failed)?;
-        let query = session.query_with(sql, &parameters.values()).await.map_err(failed)?;
-        Ok(told(query.stream, self.options.sql.engine))
-    }
-
-    async fn session(&self) -> Result<SqlSession, QueryError> {
-        let SourceOptions { sql, norms, results, tables } = &self.options;
-        let mut session = SqlSession::open(&self.storage, Arc::clone(norms), sql.clone()).await?;
-        if let Some(results) = results {
-            session.add_results(results).await?;
+        let SourceOptions { sql: options, norms, results, tables } = &self.options;
+        let session = SqlSession::open(&self.storage, Arc::clone(norms), options.clone()).await;
+        let mut session = session.map_err(failed)?;
+        match (slice, results) {
+            (Slice::Versions { after, through }, _) => {
+                let added = self.added(job, session.context(), *after, *through, mode).await?;
+                session.add_results_table(added).await.map_err(failed)?;
+            }
+            (Slice::Everything | Slice::Times { .. }, Some(results)) => {
+                session.add_results(results).await.map_err(failed)?;
+            }
+            (Slice::Everything | Slice::Times { .. }, None) => {}
         }
         for (name, target) in tables {
-            session.add_table(name, target).await?;
+            session.add_table(name, target).await.map_err(failed)?;
         }
-        Ok(session)
+        let query = session.query_with(sql, &parameters.values()).await.map_err(failed)?;
+        Ok(SourceRows { stream: told(query.stream, options.engine), context: session.context().clone() })
     }
+
+    /// The table of results.
+    async fn results(&self, export: &str) -> Result<Table, ExportError> {
+        let none = |reason: String| ExportError::NoVersions { export: export.to_owned(), reason };
+        let Some(results) = &self.options.results else {
+            return Err(none(
+                "there are no results: set results = \"URL\" in normstream.toml, or give --results".to_owned(),
+            ));
+        };
+        let table = Table::open(&self.storage, &self.storage.open(results)?).await?;
+        table.ok_or_else(|| none(format!("{results} is no table with versions, as score writes into a folder")))
+    }
+
+    /// The rows that came with the versions after one, up to another.
+    async fn added(
+        &self,
+        job: &ExportJob,
+        context: &SessionContext,
+        after: Option<u64>,
+        through: u64,
+        mode: &Mode,
+    ) -> Result<Arc<dyn TableProvider>, ExportError> {
+        let table = self.results(&job.name).await?;
+        let now = table.snapshot_at(through).await?;
+        let before = match after {
+            Some(version) => table.snapshot_at(version).await?.files,
+            None => Vec::new(),
+        };
+        let paths = |files: &[DataFile]| files.iter().map(|file| file.path.clone()).collect::<BTreeSet<_>>();
+        let (old, live) = (paths(&before), paths(&now.files));
+        if *mode == Mode::Append && !old.is_subset(&live) {
+            return Err(ExportError::Rewritten { table: table.root().to_string(), version: through });
+        }
+        let added: Vec<DataFile> = now.files.into_iter().filter(|file| !old.contains(&file.path)).collect();
+        if added.is_empty() {
+            return Ok(Arc::new(EmptyTable::new(now.schema)));
+        }
+        let failed =
+            |error: EngineError| ExportError::Query { export: job.name.clone(), source: Box::new(error.into()) };
+        let found = found(table.locations(&added).await?).await?;
+        Ok(Arc::new(FilesTable::of(context, found).await.map_err(failed)?))
+    }
+}
+
+/// Rows of a query.
+pub struct SourceRows {
+    /// The rows.
+    pub stream: SendableRecordBatchStream,
+    /// The session that they are computed in.
+    pub context: SessionContext,
+}
+
+/// Parquet files, as tables are opened from them.
+pub(super) async fn found(files: Vec<Location>) -> Result<Vec<FoundFile>, ExportError> {
+    let mut found = Vec::with_capacity(files.len());
+    for location in files {
+        let meta = location.head().await?;
+        found.push(FoundFile { location, meta, format: FileFormat::Parquet, compression: Compression::None });
+    }
+    Ok(found)
 }
 
 /// Rows whose errors say what a user needs.

@@ -1,5 +1,6 @@
 //! Where exports go. A target keeps, beside the rows and in the same commit, how far each export has come.
 
+mod delta;
 mod files;
 mod log;
 #[cfg(feature = "postgres")]
@@ -15,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::prelude::SessionContext;
 
 use crate::engine::FileFormat;
 use crate::export::slice::Cursor;
@@ -84,6 +86,8 @@ pub struct Load {
     pub partition_by: Vec<String>,
     /// The rows.
     pub rows: SendableRecordBatchStream,
+    /// The session that they are computed in.
+    pub context: SessionContext,
 }
 
 /// How an export that was begun has ended, where it is known.
@@ -176,10 +180,7 @@ impl Targets {
             return self.open_postgres(job);
         }
         match job.target.format {
-            TargetFormat::Delta => Err(ExportError::Target {
-                target: job.target.name.clone(),
-                reason: "Delta tables are not written by exports yet; use format = \"parquet\"".to_owned(),
-            }),
+            TargetFormat::Delta => Ok(Box::new(delta::DeltaSink::new(job, &self.storage)?)),
             TargetFormat::Files(format) => Ok(Box::new(files::FileSink::new(job, format, &self.storage)?)),
         }
     }

@@ -30,7 +30,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// What a Python program prints; `None` where it or its libraries are missing outside the build server.
-fn python(program: &str, arguments: &[&Path]) -> Option<String> {
+pub fn python(program: &str, arguments: &[&Path]) -> Option<String> {
     let output = Command::new("python3").args(["-c", program]).args(arguments).output().ok();
     match output {
         Some(output) if output.status.success() => Some(String::from_utf8(output.stdout).unwrap().trim().to_owned()),

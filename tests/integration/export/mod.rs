@@ -2,6 +2,7 @@
 
 mod cli;
 mod crash;
+mod delta;
 mod files;
 mod postgres;
 mod schedule;
