@@ -12,8 +12,8 @@ use crate::engine::query::{QueryBudget, SqlOptions};
 use crate::error::Error;
 use crate::export::schedule::SystemClock;
 use crate::export::{
-    Cursor, ExportError, ExportJob, Exporter, Incremental, Outcome, Request, Source, SourceOptions, Targets, chain_of,
-    parse_time, time_text,
+    Cursor, ExportError, ExportJob, Exporter, Incremental, Outcome, PoolState, Request, Source, SourceOptions, State,
+    Targets, chain_of, parse_time, time_text,
 };
 use crate::instrument::Instrument;
 use crate::storage::Storage;
@@ -330,10 +330,23 @@ fn with_name(job: &ExportJob, outcome: &Outcome) -> serde_json::Value {
 
 async fn status(exporter: &Exporter, jobs: &[ExportJob], format: Format) -> Result<(), Error> {
     let mut rows = vec![["export", "cursor", "last slot", "last export", "rows", "seconds", "pool"].map(str::to_owned)];
+    let mut failures = Vec::new();
     for job in jobs {
-        let sink = exporter.targets.open(job)?;
-        let state = sink.state().await?;
-        let pool = sink.pool_status();
+        let (state, pool) = match look(exporter, job).await {
+            Ok(found) => found,
+            Err(error) => {
+                if format == Format::Json {
+                    let shown = serde_json::json!({
+                        "export": job.name, "target": job.target.name, "table": job.table, "error": chain_of(&error),
+                    });
+                    print(&format!("{shown}\n"))?;
+                } else {
+                    rows.push([&job.name, "failed", "-", "-", "-", "-", "-"].map(str::to_owned));
+                }
+                failures.push((job.name.clone(), error));
+                continue;
+            }
+        };
         if format == Format::Json {
             let slot = state.slot.map(|slot| time_text(&slot));
             let shown = serde_json::json!({
@@ -355,7 +368,16 @@ async fn status(exporter: &Exporter, jobs: &[ExportJob], format: Format) -> Resu
             pool.map_or_else(none, |pool| format!("{} of {}+{}", pool.open, pool.size, pool.max_overflow)),
         ]);
     }
-    if format == Format::Json { Ok(()) } else { print(&columns(&rows)) }
+    if format == Format::Table {
+        print(&columns(&rows))?;
+    }
+    fail(failures, jobs.len())
+}
+
+/// How far an export has come, and the pool of its target.
+async fn look(exporter: &Exporter, job: &ExportJob) -> Result<(State, Option<PoolState>), ExportError> {
+    let sink = exporter.targets.open(job)?;
+    Ok((sink.state().await?, sink.pool_status()))
 }
 
 /// Rows of texts in columns of one width.

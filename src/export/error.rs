@@ -257,7 +257,7 @@ pub enum ExportError {
         /// What the encoder said.
         source: Box<pgpq::error::ErrorKind>,
     },
-    /// Certificates cannot be read or used.
+    /// A connection cannot be encrypted as was asked.
     #[error("{target}: TLS cannot be used: {reason}")]
     Tls {
         /// The target.

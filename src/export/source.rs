@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
-use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -12,11 +11,11 @@ use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 
 use crate::engine::query::{QueryError, SqlOptions, SqlSession};
-use crate::engine::{Compression, EngineError, EngineOptions, FileFormat, FilesTable, FoundFile};
+use crate::engine::{EngineError, EngineOptions, FilesTable, ResultsTable};
 use crate::export::query::Parameters;
 use crate::export::{ExportError, ExportJob, Mode, Slice};
 use crate::norms::NormStore;
-use crate::storage::{Location, Storage};
+use crate::storage::Storage;
 use crate::table::{DataFile, Table};
 
 /// What queries of exports can name.
@@ -94,7 +93,8 @@ impl Source {
                 "there are no results: set results = \"URL\" in normstream.toml, or give --results".to_owned(),
             ));
         };
-        let table = Table::open(&self.storage, &self.storage.open(results)?).await?;
+        let table = ResultsTable::new(&self.storage, results).table().await;
+        let table = table.map_err(|source| query_failed(export, source))?;
         table.ok_or_else(|| none(format!("{results} is no table with versions, as score writes into a folder")))
     }
 
@@ -119,14 +119,13 @@ impl Source {
             return Err(ExportError::Rewritten { table: table.root().to_string(), version: through });
         }
         let added: Vec<DataFile> = now.files.into_iter().filter(|file| !old.contains(&file.path)).collect();
-        if added.is_empty() {
-            return Ok(Arc::new(EmptyTable::new(now.schema)));
-        }
-        let failed =
-            |error: EngineError| ExportError::Query { export: job.name.clone(), source: Box::new(error.into()) };
-        let found = found(table.locations(&added).await?).await?;
-        Ok(Arc::new(FilesTable::of(context, found).await.map_err(failed)?))
+        let added = FilesTable::of_parquet(context, table.locations(&added).await?, now.schema).await;
+        Ok(Arc::new(added.map_err(|source| query_failed(&job.name, source))?))
     }
+}
+
+fn query_failed(export: &str, source: EngineError) -> ExportError {
+    ExportError::Query { export: export.to_owned(), source: Box::new(source.into()) }
 }
 
 /// Rows of a query.
@@ -135,16 +134,6 @@ pub struct SourceRows {
     pub stream: SendableRecordBatchStream,
     /// The session that they are computed in.
     pub context: SessionContext,
-}
-
-/// Parquet files, as tables are opened from them.
-pub(super) async fn found(files: Vec<Location>) -> Result<Vec<FoundFile>, ExportError> {
-    let mut found = Vec::with_capacity(files.len());
-    for location in files {
-        let meta = location.head().await?;
-        found.push(FoundFile { location, meta, format: FileFormat::Parquet, compression: Compression::None });
-    }
-    Ok(found)
 }
 
 /// Rows whose errors say what a user needs.

@@ -291,8 +291,8 @@ impl TableRun {
     ) -> Result<RunResult, RunError> {
         let totals = Totals::of(&records);
         let files = records.iter().filter_map(|record| record.file.clone()).collect();
-        let transaction =
-            Transaction { app_id: self.id.app_id(), number: attempt, info: totals.commit_info(plan, attempt) };
+        let info = totals.commit_info(plan, attempt);
+        let transaction = Transaction { app_id: self.id.app_id(), number: attempt, marks: BTreeMap::new(), info };
         let mut revision = RunRevision {
             table: &self.table,
             run: &self.id,

@@ -14,7 +14,7 @@
 //! An entry whose answer was lost may still arrive. It can only become version n + 1, and once that exists, whosever it is, it
 //! cannot arrive any more. So the loop goes on until the version it was meant for exists, and then knows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -44,6 +44,10 @@ pub struct Transaction {
     pub app_id: String,
     /// The number, from 1.
     pub number: i64,
+    /// Further numbers by name that the same commit sets, up or down: how far something has come. They are read, and survive
+    /// the shortening of a log, as the first does, but do not decide whether the commit has been made.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub marks: BTreeMap<String, i64>,
     /// What the entry of the log says of the commit beside its files: counts, digests, the cursor of an export.
     pub info: Map<String, Value>,
 }

@@ -81,11 +81,14 @@ pub(super) async fn transaction(table: &Table, delta: &DeltaTable, app_id: &str)
     found.await.map_err(|error| failed(table, error))
 }
 
-/// The keys that the entry of this version has beside those of the format.
-pub(super) async fn info(table: &Table, delta: &DeltaTable) -> Result<Map<String, Value>, TableError> {
-    let mut history = delta.history(Some(1));
-    let last = history.try_next().await.map_err(|error| failed(table, error))?;
-    Ok(last.map(|commit| commit.info.into_iter().collect()).unwrap_or_default())
+/// The keys that the last entries up to this version have beside those of the format, the newest first.
+pub(super) async fn history(
+    table: &Table,
+    delta: &DeltaTable,
+    most: usize,
+) -> Result<Vec<Map<String, Value>>, TableError> {
+    let entries = delta.history(Some(most)).map_ok(|commit| commit.info.into_iter().collect());
+    entries.try_collect().await.map_err(|error| failed(table, error))
 }
 
 fn failed(table: &Table, error: DeltaTableError) -> TableError {
@@ -109,9 +112,10 @@ pub(super) async fn attempt(
         // So that writers of other makes need not take us for a reader of the table.
         info.insert("isBlindAppend".to_owned(), true.into());
     }
+    let numbers = transaction.marks.iter().chain([(&transaction.app_id, &transaction.number)]);
     let properties = CommitProperties::default()
         .with_max_retries(0)
-        .with_application_transaction(DeltaTransaction::new(&transaction.app_id, transaction.number))
+        .with_application_transactions(numbers.map(|(name, number)| DeltaTransaction::new(name, *number)).collect())
         .with_metadata(info);
     let done = match base {
         Some(Snapshot { log: Log::Delta(delta), .. }) => next_version(delta, properties, change).await,

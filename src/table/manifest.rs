@@ -91,6 +91,22 @@ pub(super) async fn snapshot(table: &Table, version: Option<u64>) -> Result<Opti
     }))
 }
 
+/// What the last versions up to one say of themselves, the newest first.
+pub(super) async fn history(
+    table: &Table,
+    newest: &Manifest,
+    most: usize,
+) -> Result<Vec<Map<String, Value>>, TableError> {
+    let mut found = vec![newest.info.clone()];
+    for version in (0..newest.version).rev().take(most.saturating_sub(1)) {
+        match snapshot(table, Some(version)).await? {
+            Some(Snapshot { log: Log::Manifest(manifest), .. }) => found.push(manifest.info),
+            _ => break,
+        }
+    }
+    Ok(found)
+}
+
 async fn newest(table: &Table) -> Result<Option<u64>, TableError> {
     let folder = table.root.child(MANIFESTS);
     let mut newest = None;
@@ -128,6 +144,7 @@ pub(super) async fn attempt(
         dropped.extend(gone.into_iter().map(|file| file.path));
     }
     transactions.insert(transaction.app_id.clone(), transaction.number);
+    transactions.extend(transaction.marks.clone());
     files.extend(change.add);
     files.sort_by(|one, other| one.path.cmp(&other.path));
     let version = base.map_or(0, |base| base.version + 1);

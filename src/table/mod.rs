@@ -38,7 +38,7 @@ use futures::StreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub use commit::{Append, Change, Outcome, Overwrite, Removal, Revision, Transaction};
 pub use error::TableError;
@@ -281,7 +281,7 @@ enum Log {
 }
 
 impl Snapshot {
-    /// The last version that an application has committed; see [`Transaction`].
+    /// The last number that was committed under a name; see [`Transaction`].
     pub async fn transaction(&self, app_id: &str) -> Result<Option<i64>, TableError> {
         match &self.log {
             Log::Manifest(manifest) => Ok(manifest.transactions.get(app_id).copied()),
@@ -290,12 +290,13 @@ impl Snapshot {
         }
     }
 
-    /// What the commit of this version says of itself: the keys of [`Transaction::info`].
-    pub async fn info(&self) -> Result<serde_json::Map<String, Value>, TableError> {
+    /// What the commits of the last versions up to this one say of themselves, this one's first: the keys of
+    /// [`Transaction::info`]. At most so many, and as far back as the log still reaches.
+    pub async fn history(&self, most: usize) -> Result<Vec<Map<String, Value>>, TableError> {
         match &self.log {
-            Log::Manifest(manifest) => Ok(manifest.info.clone()),
+            Log::Manifest(manifest) => manifest::history(&self.table, manifest, most).await,
             #[cfg(feature = "delta")]
-            Log::Delta(delta) => delta::info(&self.table, delta).await,
+            Log::Delta(delta) => delta::history(&self.table, delta, most).await,
         }
     }
 

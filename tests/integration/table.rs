@@ -1,5 +1,6 @@
 //! Tables of both formats: commits, races, lost answers, and folders that are not what they seem.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ fn file(path: &str) -> DataFile {
 
 fn transaction(app_id: &str, number: i64) -> Transaction {
     let info = serde_json::json!({ "runId": app_id }).as_object().unwrap().clone();
-    Transaction { app_id: app_id.to_owned(), number, info }
+    Transaction { app_id: app_id.to_owned(), number, marks: BTreeMap::new(), info }
 }
 
 async fn append(table: &Table, app_id: &str, path: &str) -> std::result::Result<Outcome, TableError> {
@@ -76,12 +77,32 @@ async fn the_first_commit_makes_the_table_and_later_ones_add_to_it_or_take_its_p
         let snapshot = table.snapshot().await.unwrap().unwrap();
         assert_eq!(snapshot.files, [file("c.parquet")], "{format}");
         assert_eq!((snapshot.version, snapshot.rows()), (2, Some(3)), "{format}");
-        assert_eq!(snapshot.info().await.unwrap()["runId"], "c", "{format}");
+        assert_eq!(snapshot.history(1).await.unwrap()[0]["runId"], "c", "{format}");
         assert_eq!(difference(&snapshot.schema, &schema()), None, "{format}");
         assert_eq!(table.snapshot_at(1).await.unwrap().files.len(), 2, "{format}");
         let missing = table.snapshot_at(9).await.unwrap_err();
         assert!(matches!(missing, TableError::NoVersion { version: 9, .. }), "{format}: {missing}");
         assert_eq!(Table::open(&storage, table.root()).await.unwrap().unwrap().format(), format);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_sets_marks_beside_its_number_and_the_history_tells_of_it() {
+    for format in FORMATS {
+        let storage = storage();
+        let table = table(&storage, format);
+        for (run, cursor) in [("a", 7), ("b", 3)] {
+            let marks = BTreeMap::from([("cursor".to_owned(), cursor)]);
+            let transaction = Transaction { marks, ..transaction(run, 1) };
+            table.commit(&transaction, &schema(), &mut Append(vec![file(&format!("{run}.parquet"))])).await.unwrap();
+        }
+        append(&table, "c", "c.parquet").await.unwrap();
+        let snapshot = table.snapshot().await.unwrap().unwrap();
+        assert_eq!(snapshot.transaction("cursor").await.unwrap(), Some(3), "{format}");
+        assert_eq!(snapshot.transaction("b").await.unwrap(), Some(1), "{format}");
+        let runs = snapshot.history(2).await.unwrap();
+        let runs: Vec<_> = runs.iter().map(|info| info["runId"].as_str().unwrap()).collect();
+        assert_eq!(runs, ["c", "b"], "{format}");
     }
 }
 

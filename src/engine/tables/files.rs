@@ -18,12 +18,16 @@ use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use datafusion::prelude::SessionContext;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::engine::input::{open_files, scan_groups};
 use crate::engine::{
-    ColumnNames, EngineError, FileFormat, FoundFile, InputPart, PartLimits, SessionFile, Source, discover,
+    ColumnNames, Compression, EngineError, FileFormat, FoundFile, InputPart, PartLimits, SessionFile, Source, discover,
 };
-use crate::storage::Storage;
+use crate::storage::{Location, Storage};
+
+/// Files of which the size is asked at once.
+const ASKED_AT_ONCE: usize = 16;
 
 /// Files as one table: the columns of all, null where a file lacks one.
 ///
@@ -46,8 +50,21 @@ impl FilesTable {
         FilesTable::of(context, found, None).await
     }
 
-    /// The table of files that were found before, of which there may be none if the schema is known.
-    pub async fn of(
+    /// The table of Parquet files of a known schema, of which there may be none.
+    pub async fn of_parquet(
+        context: &SessionContext,
+        files: Vec<Location>,
+        schema: SchemaRef,
+    ) -> Result<FilesTable, EngineError> {
+        let found = async |location: Location| -> Result<FoundFile, EngineError> {
+            let meta = location.head().await?;
+            Ok(FoundFile { location, meta, format: FileFormat::Parquet, compression: Compression::None })
+        };
+        let found = stream::iter(files).map(found).buffered(ASKED_AT_ONCE).try_collect().await?;
+        FilesTable::of(context, found, Some(schema)).await
+    }
+
+    async fn of(
         context: &SessionContext,
         found: Vec<FoundFile>,
         schema: Option<SchemaRef>,

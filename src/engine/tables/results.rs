@@ -4,16 +4,12 @@ use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::SessionContext;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 
+use crate::engine::EngineError;
 use crate::engine::query::QueryError;
 use crate::engine::tables::FilesTable;
-use crate::engine::{Compression, EngineError, FileFormat, FoundFile};
-use crate::storage::{Location, Scheme, Storage};
+use crate::storage::{Scheme, Storage};
 use crate::table::{Table, TableFormat};
-
-/// Files of which the size is asked at once.
-const ASKED_AT_ONCE: usize = 16;
 
 /// Where results are: a table with a log (Delta, or manifests of ours), of which only the live files are read, or files and
 /// folders of any format.
@@ -77,8 +73,7 @@ impl ResultsTable {
             return Err(EngineError::NoFiles { target: self.target.clone() }.into());
         };
         let live = snapshot.live_files().await.map_err(EngineError::from)?;
-        let found = stream::iter(live).map(found).buffered(ASKED_AT_ONCE).try_collect().await?;
-        Ok(Arc::new(FilesTable::of(context, found, Some(snapshot.schema)).await?))
+        Ok(Arc::new(FilesTable::of_parquet(context, live, snapshot.schema).await?))
     }
 
     #[cfg(feature = "delta")]
@@ -94,10 +89,4 @@ impl ResultsTable {
     async fn delta(&self, _: &SessionContext, _: Option<u64>) -> Result<Arc<dyn TableProvider>, QueryError> {
         Err(EngineError::from(crate::table::TableError::WithoutDelta { table: self.target.clone() }).into())
     }
-}
-
-/// A live file of a table.
-async fn found(location: Location) -> Result<FoundFile, EngineError> {
-    let meta = location.head().await?;
-    Ok(FoundFile { location, meta, format: FileFormat::Parquet, compression: Compression::None })
 }

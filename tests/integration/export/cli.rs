@@ -98,6 +98,26 @@ fn each_failure_has_its_name_and_its_exit_code() {
 }
 
 #[test]
+fn the_status_of_others_is_shown_where_one_target_does_not_answer() {
+    let files = tempfile::tempdir().unwrap();
+    let folder = folder("postgres://u@127.0.0.1:1/x", THREE);
+    let settings = folder.path().join("normstream.toml");
+    let more = format!(
+        "\n[targets.files]\nurl = \"{}\"\n[exports.weekly]\ntarget = \"files\"\ntable = \"scores\"\n{THREE}\n",
+        files.path().display()
+    );
+    std::fs::write(&settings, std::fs::read_to_string(&settings).unwrap() + &more).unwrap();
+    in_folder(folder.path(), &["export", "run", "weekly"]).success();
+    let status = in_folder(folder.path(), &["export", "status"]).code(75);
+    status.stdout(contains("nightly  failed")).stderr(contains("dw cannot be reached (127.0.0.1:1)"));
+    let status = in_folder(folder.path(), &["export", "status", "--format", "json"]).code(75);
+    let text = String::from_utf8(status.get_output().stdout.clone()).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["export"], lines[0]["error"].is_string()), (&"nightly".into(), true), "{text}");
+    assert_eq!((&lines[1]["export"], &lines[1]["last"]["rows"]), (&"weekly".into(), &3.into()), "{text}");
+}
+
+#[test]
 fn a_secret_is_not_shown() {
     let folder = folder("postgres://u:canary@h/d", &format!("{THREE}\non_success = \"true\""));
     in_folder(folder.path(), &["config", "show"])

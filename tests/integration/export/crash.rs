@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use assert_cmd::cargo::cargo_bin;
 use chrono::{SecondsFormat, Utc};
+use normstream::storage::{Storage, StorageOptions};
+use normstream::table::Table;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 use tempfile::TempDir;
 
 use crate::support::postgres::Cluster;
+use crate::support::{integers, read_parquet};
 
 /// Rows that a round adds to the source: several batches of a COPY.
 const ROWS: u64 = 20_000;
@@ -176,26 +179,96 @@ fn until_commit(server: &Cluster, url: &str, event: &str) {
     panic!("no commit was seen to wait");
 }
 
-#[test]
-fn files_that_were_not_committed_go_and_those_that_were_stay() {
-    let target = tempfile::tempdir().unwrap();
-    let mut source = Source::new(target.path().to_str().unwrap());
+/// Rows that a target in a folder has, in order.
+type Rows = fn(&Path) -> Vec<u64>;
+
+/// The formats of folders, and how each is read.
+const FOLDERS: [(&str, Rows); 2] = [("csv", rows_of_files), ("delta", rows_of_delta)];
+
+fn source_into(target: &Path, format: &str) -> Source {
+    let source = Source::new(target.to_str().unwrap());
     let settings = source.folder.path().join("normstream.toml");
-    let text = fs::read_to_string(&settings).unwrap().replace("[exports", "format = \"csv\"\n[exports");
+    let text = fs::read_to_string(&settings).unwrap().replace("[exports", &format!("format = \"{format}\"\n[exports"));
     fs::write(&settings, text).unwrap();
-    for place in ["leased", "copying", "staged", "merged", "committed"] {
-        source.grow();
-        assert!(!source.run(&format!("export::{place}=return")).success(), "{place}");
-        // Nobody gives the lease of a dead process back; a minute later it would have ended.
-        end_leases(&target.path().join("_normstream/scores/nightly"));
-        assert!(source.run("").success(), "{place}: {}", source.stderr());
-        // Files with a dot in front are unfinished; no reader takes them.
-        let files = fs::read_dir(target.path().join("scores")).unwrap().map(Result::unwrap);
-        let files = files.filter(|file| !file.file_name().to_str().unwrap().starts_with('.'));
-        let mut rows: Vec<u64> = files.flat_map(|file| numbers(&file.path())).collect();
-        rows.sort_unstable();
-        assert!(rows.iter().copied().eq(0..source.rounds * ROWS), "{place}: {} rows", rows.len());
+    source
+}
+
+#[test]
+fn folders_have_each_row_once_wherever_the_exporter_dies() {
+    for (format, rows_of) in FOLDERS {
+        let target = tempfile::tempdir().unwrap();
+        let mut source = source_into(target.path(), format);
+        let mut random = Pcg64::seed_from_u64(11);
+        let check = |source: &Source, place: &str| {
+            // Nobody gives the lease of a dead process back; a minute later it would have ended.
+            end_leases(&target.path().join("_normstream/scores/nightly"));
+            assert!(source.run("").success(), "{format} {place}: {}", source.stderr());
+            let rows = rows_of(target.path());
+            assert!(rows.iter().copied().eq(0..source.rounds * ROWS), "{format} {place}: {} rows", rows.len());
+        };
+        for place in ["leased", "copying", "staged", "merged", "committed"] {
+            source.grow();
+            assert!(!source.run(&format!("export::{place}=return")).success(), "{place}");
+            check(&source, place);
+        }
+        for _ in 0..3 {
+            source.grow();
+            let child = source.start("");
+            sleep(Duration::from_millis(random.random_range(50..500)));
+            kill(child);
+            check(&source, "somewhere");
+        }
     }
+}
+
+#[test]
+fn an_exporter_whose_lease_has_ended_commits_nothing_after_another_has() {
+    for (format, rows_of) in FOLDERS {
+        let target = tempfile::tempdir().unwrap();
+        let mut source = source_into(target.path(), format);
+        source.grow();
+        let slow = source.start("export::staged=sleep(4000)");
+        let log = target.path().join("_normstream/scores/nightly");
+        while fs::read_dir(&log).map_or(0, Iterator::count) == 0 {
+            sleep(Duration::from_millis(20));
+        }
+        // As if it had been held up for longer than its lease.
+        sleep(Duration::from_millis(1_500));
+        end_leases(&log);
+        let fast =
+            Command::new(cargo_bin("normstream")).args(["export", "run"]).current_dir(source.folder.path()).output();
+        assert!(fast.unwrap().status.success(), "{format}");
+        assert_eq!(slow.wait_with_output().unwrap().status.code(), Some(75), "{format}: {}", source.stderr());
+        assert!(
+            source.stderr().contains("another process has exported nightly in the meantime"),
+            "{}",
+            source.stderr()
+        );
+        assert!(rows_of(target.path()).into_iter().eq(0..ROWS), "{format}");
+    }
+}
+
+/// Files with a dot in front are unfinished; no reader takes them.
+fn rows_of_files(target: &Path) -> Vec<u64> {
+    let files = fs::read_dir(target.join("scores")).unwrap().map(Result::unwrap);
+    let files = files.filter(|file| !file.file_name().to_str().unwrap().starts_with('.'));
+    let mut rows: Vec<u64> = files.flat_map(|file| numbers(&file.path())).collect();
+    rows.sort_unstable();
+    rows
+}
+
+/// The rows of the files that are live.
+fn rows_of_delta(target: &Path) -> Vec<u64> {
+    let live = tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let storage = Storage::new(StorageOptions::default(), []).unwrap();
+        let table = storage.open(target.join("scores").to_str().unwrap()).unwrap();
+        let table = Table::open(&storage, &table).await.unwrap().unwrap();
+        table.snapshot().await.unwrap().unwrap().files
+    });
+    let files = live.iter().map(|file| read_parquet(&target.join("scores").join(&file.path)));
+    let mut rows: Vec<u64> = files.flat_map(|rows| integers(&rows, "n")).map(|n| n.unwrap() as u64).collect();
+    rows.sort_unstable();
+    rows
 }
 
 fn numbers(file: &Path) -> Vec<u64> {

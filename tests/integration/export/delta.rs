@@ -94,8 +94,7 @@ async fn new_versions_of_results_are_exported_once() {
     score("3", "three", "overwrite");
     let error = run(job.clone()).await.unwrap_err().to_string();
     assert!(error.contains("replaces rows that have been exported before, which append would double"), "{error}");
-    let Outcome::Committed(full) =
-        exporter.run(&job, Request { full: true, ..Request::default() }).await.unwrap()
+    let Outcome::Committed(full) = exporter.run(&job, Request { full: true, ..Request::default() }).await.unwrap()
     else {
         panic!()
     };

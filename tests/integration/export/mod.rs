@@ -5,7 +5,9 @@ mod crash;
 mod delta;
 mod files;
 mod postgres;
+mod rate;
 mod schedule;
+mod tls;
 
 use std::sync::Arc;
 

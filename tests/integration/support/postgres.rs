@@ -80,6 +80,21 @@ impl Cluster {
             .args(arguments));
     }
 
+    /// Has the server take TLS, with this certificate.
+    pub fn use_tls(&self, certificate: &Path, key: &Path) {
+        let data = self.folder.path().join("data");
+        for (from, name) in [(certificate, "server.crt"), (key, "server.key")] {
+            let to = data.join(name);
+            fs::copy(from, &to).unwrap();
+            run(Command::new("chmod").arg("600").arg(&to));
+            if is_root() {
+                run(Command::new("chown").arg("postgres").arg(&to));
+            }
+        }
+        self.psql("postgres", "ALTER SYSTEM SET ssl = on");
+        self.pg_ctl(&["restart"]);
+    }
+
     /// A new database's URL.
     pub fn database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, SeqCst));
@@ -127,7 +142,7 @@ fn as_postgres(program: &Path) -> Command {
 
 fn run(command: &mut Command) -> Output {
     // The server inherits what it is given: a pipe would stay open as long as it runs.
-    let starts = command.get_args().any(|argument| argument == "start");
+    let starts = command.get_args().any(|argument| argument == "start" || argument == "restart");
     let output = if starts {
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
         Output { status, stdout: Vec::new(), stderr: Vec::new() }

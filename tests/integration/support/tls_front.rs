@@ -16,6 +16,11 @@ pub fn certificate() -> PathBuf {
     support("certificate.pem")
 }
 
+/// Its private key.
+pub fn key() -> PathBuf {
+    support("key.pem")
+}
+
 fn support(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests/integration/support/tls", name].iter().collect()
 }
@@ -23,7 +28,7 @@ fn support(name: &str) -> PathBuf {
 /// Passes what arrives over TLS on to `upstream`, as long as the runtime lives; gives its port.
 pub async fn start(upstream: SocketAddr) -> u16 {
     let certificate = CertificateDer::from_pem_file(certificate()).unwrap();
-    let key = PrivateKeyDer::from_pem_file(support("key.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(key()).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()

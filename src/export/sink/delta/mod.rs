@@ -1,51 +1,46 @@
 //! A Delta table as a target: files first, then one entry of the table's log with the files, the cursor and the run.
 //!
-//! How far an export has come stands in the commit information of its last entry; that there is one, and that it is not made
-//! twice, in the table's transactions (`txn`), under the export's name. Beside the table, under `_normstream`, is the lease.
+//! How far an export has come stands in the table's transactions (`txn`), which outlive the entries of its log, in the entry
+//! that brings the rows:
+//!
+//! ```text
+//! normstream/export/run/RUN           1: this run has been committed
+//! normstream/export/version/EXPORT    the cursor, where it is a version
+//! normstream/export/time/EXPORT       the cursor, where it is a time, in microseconds
+//! normstream/export/slot/EXPORT       the last slot, in microseconds
+//! ```
+//!
+//! The receipt stands in the commit information, for people. The lease is kept beside the table, under `_normstream`.
 
 mod upsert;
 mod write;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use datafusion::prelude::SessionContext;
-use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
 use crate::export::sink::log::{LogLease, StoreLog};
 use crate::export::sink::{Lease, Load, Loaded, Sink, State};
-use crate::export::slice::{Cursor, rfc3339};
+use crate::export::slice::Cursor;
 use crate::export::{ExportError, ExportJob, Mode, Receipt};
-use crate::storage::{Location, Storage};
+use crate::storage::Storage;
 use crate::table::{Change, DataFile, Removal, Revision, Snapshot, Table, TableError, TableFormat};
 use crate::table::{Transaction, difference, table_schema};
 
 use write::TableWriter;
 
-/// The key of an export's note in the commit information.
-const NOTE: &str = "normstream_export";
-/// How many versions are looked back for a run that was committed before.
+/// The key of the receipt in the commit information.
+const RECEIPT: &str = "normstream_export";
+/// How many entries of the log are looked through for a receipt.
 const LOOK_BACK: usize = 100;
-
-/// What an export says of itself in the entry that it commits.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Note {
-    cursor: Option<Cursor>,
-    #[serde(with = "rfc3339::option")]
-    slot: Option<DateTime<Utc>>,
-    receipt: Receipt,
-}
-
-impl Note {
-    fn after(base: &State, receipt: &Receipt) -> Self {
-        let (cursor, slot) = (receipt.cursor.or(base.cursor), receipt.slot.max(base.slot));
-        Note { cursor, slot, receipt: receipt.clone() }
-    }
-}
+/// The number of a cursor that is not set, because it is one of the other kind.
+const UNSET: i64 = i64::MIN;
 
 /// A Delta table as the target of one export.
 #[derive(Clone)]
@@ -70,66 +65,83 @@ impl DeltaSink {
         Ok(Self { table, export: job.name.clone(), log: StoreLog::new(storage, log, &job.target.name) })
     }
 
-    fn app_id(&self) -> String {
-        format!("normstream/export/{}", self.export)
+    /// The name of a number of this export.
+    fn mark(&self, kind: &str) -> String {
+        format!("normstream/export/{kind}/{}", self.export)
     }
 
-    /// The export's notes as of a version, the newest first; at most so many, from at most [`LOOK_BACK`] versions. The log of a
-    /// table may have been shortened: then its oldest are not there any more.
-    async fn notes(&self, newest: Option<Snapshot>, most: usize) -> Result<Vec<Note>, ExportError> {
-        let mut notes = Vec::new();
-        let Some(mut snapshot) = newest else { return Ok(notes) };
-        if snapshot.transaction(&self.app_id()).await?.is_none() {
-            return Ok(notes);
+    /// How far the export has come at a version.
+    async fn progress(&self, snapshot: Option<&Snapshot>) -> Result<State, TableError> {
+        let Some(snapshot) = snapshot else { return Ok(State::default()) };
+        let mut numbers = [None; 3];
+        for (number, kind) in numbers.iter_mut().zip(["version", "time", "slot"]) {
+            *number = snapshot.transaction(&self.mark(kind)).await?.filter(|number| *number != UNSET);
         }
-        for _ in 0..LOOK_BACK {
-            if let Some(note) = snapshot.info().await?.remove(NOTE) {
-                let note: Note = serde_json::from_value(note).map_err(|error| ExportError::Ledger {
-                    target: self.table.root().to_string(),
-                    reason: format!("version {}: {error}", snapshot.version),
-                })?;
-                if note.receipt.export == self.export {
-                    notes.push(note);
-                }
-            }
-            if notes.len() >= most || snapshot.version == 0 {
-                break;
-            }
-            match self.table.snapshot_at(snapshot.version - 1).await {
-                Ok(older) => snapshot = older,
-                Err(_) if !notes.is_empty() => break,
-                Err(error) => return Err(error.into()),
-            }
+        let [version, time, slot] = numbers;
+        let version = version.and_then(|version| u64::try_from(version).ok()).map(Cursor::Version);
+        let time = time.and_then(DateTime::from_timestamp_micros).map(Cursor::Time);
+        Ok(State { cursor: version.or(time), slot: slot.and_then(DateTime::from_timestamp_micros), last: None })
+    }
+
+    /// The entry of the table's log that a receipt becomes.
+    fn transaction(&self, receipt: &Receipt) -> Transaction {
+        let mut marks = BTreeMap::new();
+        if let Some(cursor) = receipt.cursor {
+            let (version, time) = match cursor {
+                Cursor::Version(version) => (i64::try_from(version).unwrap_or(i64::MAX), UNSET),
+                Cursor::Time(time) => (UNSET, time.timestamp_micros()),
+            };
+            marks.extend([(self.mark("version"), version), (self.mark("time"), time)]);
         }
-        if notes.is_empty() {
-            return Err(ExportError::Ledger {
+        if let Some(slot) = receipt.slot {
+            marks.insert(self.mark("slot"), slot.timestamp_micros());
+        }
+        let info = Map::from_iter([(RECEIPT.to_owned(), serde_json::json!(receipt))]);
+        Transaction { app_id: run_mark(&receipt.run_id), number: 1, marks, info }
+    }
+
+    /// The last receipts as of a version, the newest first, of those that the last entries of the log hold.
+    async fn receipts(&self, snapshot: &Snapshot, entries: usize) -> Result<Vec<Receipt>, ExportError> {
+        let mut receipts = Vec::new();
+        for mut info in snapshot.history(entries).await? {
+            let Some(receipt) = info.remove(RECEIPT) else { continue };
+            let receipt: Receipt = serde_json::from_value(receipt).map_err(|error| ExportError::Ledger {
                 target: self.table.root().to_string(),
-                reason: format!("none of the last {LOOK_BACK} versions is of this export, though older ones are"),
-            });
+                reason: format!("an entry of its log is not one of ours: {error}"),
+            })?;
+            if receipt.export == self.export {
+                receipts.push(receipt);
+            }
         }
-        Ok(notes)
+        Ok(receipts)
     }
+}
 
-    async fn current(&self) -> Result<State, ExportError> {
-        let newest = self.table.snapshot().await?;
-        let last = self.notes(newest, 1).await?.pop();
-        Ok(last.map_or_else(State::default, |note| State {
-            cursor: note.cursor,
-            slot: note.slot,
-            last: Some(note.receipt),
-        }))
-    }
+/// The name of the number that says that a run has been committed.
+fn run_mark(run_id: &str) -> String {
+    format!("normstream/export/run/{run_id}")
 }
 
 #[async_trait]
 impl Sink for DeltaSink {
     async fn state(&self) -> Result<State, ExportError> {
-        self.current().await
+        let Some(snapshot) = self.table.snapshot().await? else { return Ok(State::default()) };
+        let mut state = self.progress(Some(&snapshot)).await?;
+        // Mostly the last entry is ours.
+        for entries in [1, LOOK_BACK] {
+            state.last = self.receipts(&snapshot, entries).await?.into_iter().next();
+            if state.last.is_some() {
+                break;
+            }
+        }
+        Ok(state)
     }
 
     async fn history(&self, most: usize) -> Result<Vec<Receipt>, ExportError> {
-        let newest = self.table.snapshot().await?;
-        Ok(self.notes(newest, most).await?.into_iter().map(|note| note.receipt).collect())
+        let Some(snapshot) = self.table.snapshot().await? else { return Ok(Vec::new()) };
+        let mut receipts = self.receipts(&snapshot, most.max(LOOK_BACK)).await?;
+        receipts.truncate(most);
+        Ok(receipts)
     }
 
     async fn describe(&self, schema: &Schema, mode: &Mode) -> Result<String, ExportError> {
@@ -137,7 +149,7 @@ impl Sink for DeltaSink {
         let table = self.table.root().to_string();
         match self.table.snapshot().await? {
             None => Ok(format!("creates the Delta table {table} with {} columns", schema.fields().len())),
-            Some(snapshot) => match difference(&snapshot.schema, &schema) {
+            Some(snapshot) => match difference(&snapshot.schema, &nullable(&schema)) {
                 Some(difference) => Err(TableError::Schema { table, difference }.into()),
                 None => Ok(format!("{mode} on version {} of the Delta table {table}", snapshot.version)),
             },
@@ -150,48 +162,34 @@ impl Sink for DeltaSink {
     }
 }
 
+/// What one query never leaves empty another may: no column of a table must have a value.
+fn nullable(schema: &Schema) -> Schema {
+    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    Schema::new(fields.collect::<Vec<_>>())
+}
+
 struct DeltaLease {
     sink: DeltaSink,
     lease: LogLease,
 }
 
 impl DeltaLease {
-    /// Commits, from the state that the slice was cut from.
-    async fn commit(
-        &self,
-        mut commit: DeltaCommit<'_>,
-        receipt: &Receipt,
-        base: &State,
-    ) -> Result<(), ExportError> {
-        let table = &self.sink.table;
-        let number = match table.snapshot().await? {
-            Some(snapshot) => snapshot.transaction(&self.sink.app_id()).await?.unwrap_or(0) + 1,
-            None => 1,
-        };
-        let now = self.sink.current().await?;
-        if (now.cursor, now.slot) != (base.cursor, base.slot) {
-            return Err(ExportError::Conflict { export: self.sink.export.clone() });
-        }
-        let unknown = || ExportError::Unknown {
-            export: self.sink.export.clone(),
-            run_id: receipt.run_id.clone(),
-            target: table.root().to_string(),
-        };
-        let note = serde_json::json!(Note::after(base, receipt));
-        let info = Map::from_iter([(NOTE.to_owned(), note)]);
-        let transaction = Transaction { app_id: self.sink.app_id(), number, info };
+    /// Commits, from the state that the slice was cut from and no other.
+    async fn commit(&self, mut commit: DeltaCommit<'_>, receipt: &Receipt) -> Result<(), ExportError> {
         let schema = Arc::clone(&commit.schema);
-        match table.commit(&transaction, &schema, &mut commit).await {
-            Ok(_) => {}
-            Err(TableError::OutcomeUnknown { .. }) => return Err(unknown()),
-            Err(error) => return Err(error.into()),
-        }
-        // The number may have been taken by another process, whose lease came after ours: the run tells whose it is.
-        let newest = table.snapshot().await.map_err(|_| unknown())?;
-        let notes = self.sink.notes(newest, LOOK_BACK).await.map_err(|_| unknown())?;
-        match notes.iter().any(|note| note.receipt.run_id == receipt.run_id) {
-            true => Ok(()),
-            false => Err(ExportError::Conflict { export: self.sink.export.clone() }),
+        match self.sink.table.commit(&self.sink.transaction(receipt), &schema, &mut commit).await {
+            // A run that others have committed is as good: it is the same run.
+            Ok(_) => Ok(()),
+            Err(TableError::OutcomeUnknown { .. }) => Err(ExportError::Unknown {
+                export: self.sink.export.clone(),
+                run_id: receipt.run_id.clone(),
+                target: self.sink.table.root().to_string(),
+            }),
+            Err(TableError::Revision(error)) => Err(match error.downcast::<ExportError>() {
+                Ok(error) => *error,
+                Err(error) => TableError::Revision(error).into(),
+            }),
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -199,19 +197,22 @@ impl DeltaLease {
 #[async_trait]
 impl Lease for DeltaLease {
     async fn state(&mut self) -> Result<State, ExportError> {
-        self.sink.current().await
+        let snapshot = self.sink.table.snapshot().await?;
+        Ok(self.sink.progress(snapshot.as_ref()).await?)
     }
 
     async fn load(&mut self, mut load: Load) -> Result<Loaded, ExportError> {
         let began = Instant::now();
         crash_point!("export::leased");
-        let table = &self.sink.table;
-        let newest = table.snapshot().await?;
-        let done = self.sink.notes(newest, usize::MAX).await?.into_iter();
-        if let Some(note) = done.into_iter().find(|note| note.receipt.run_id == load.receipt.run_id) {
-            return Ok(Loaded::AlreadyDone(note.receipt));
+        let (table, run_id) = (&self.sink.table, load.receipt.run_id.clone());
+        if let Some(snapshot) = table.snapshot().await?
+            && snapshot.transaction(&run_mark(&run_id)).await?.is_some()
+        {
+            let receipts = self.sink.receipts(&snapshot, LOOK_BACK).await?;
+            let done = receipts.into_iter().find(|receipt| receipt.run_id == run_id);
+            return Ok(Loaded::AlreadyDone(done.unwrap_or(load.receipt)));
         }
-        let mut writer = TableWriter::new(table, &load.rows.schema(), &load.receipt.run_id)?;
+        let mut writer = TableWriter::new(table, &load.rows.schema(), &run_id)?;
         writer.write_all(&mut load.rows, &self.sink.export).await?;
         let (export, rows, min_rows) = (self.sink.export.clone(), writer.rows(), load.min_rows);
         if rows < min_rows {
@@ -223,37 +224,39 @@ impl Lease for DeltaLease {
         load.receipt.rows = rows;
         load.receipt.bytes = files.iter().map(|file| file.size).sum();
         if let Mode::Upsert { key } = &load.mode {
-            upsert::check_keys(&load.context, table, &files, key, &export).await?;
+            upsert::check_keys(&load.context, table, &files, key, &schema, &export).await?;
         }
         crash_point!("export::merged");
         load.receipt.seconds = began.elapsed().as_secs_f64();
         let commit = DeltaCommit {
-            table,
+            sink: &self.sink,
             context: &load.context,
             mode: &load.mode,
+            base: &load.base,
             schema,
-            run_id: load.receipt.run_id.clone(),
+            run_id,
             files,
         };
-        self.commit(commit, &load.receipt, &load.base).await?;
+        self.commit(commit, &load.receipt).await?;
         crash_point!("export::committed");
         Ok(Loaded::Committed(load.receipt))
     }
 
     async fn set(&mut self, receipt: Receipt) -> Result<(), ExportError> {
-        let base = self.sink.current().await?;
-        let missing = || ExportError::Table(TableError::NoTable { table: self.sink.table.root().to_string() });
-        let schema = self.sink.table.snapshot().await?.ok_or_else(missing)?.schema;
-        let context = SessionContext::new();
+        let table = &self.sink.table;
+        let missing = || TableError::NoTable { table: table.root().to_string() };
+        let snapshot = table.snapshot().await?.ok_or_else(missing)?;
+        let base = self.sink.progress(Some(&snapshot)).await?;
         let commit = DeltaCommit {
-            table: &self.sink.table,
-            context: &context,
+            sink: &self.sink,
+            context: &SessionContext::new(),
             mode: &Mode::Append,
-            schema,
+            base: &base,
+            schema: snapshot.schema,
             run_id: receipt.run_id.clone(),
             files: Vec::new(),
         };
-        self.commit(commit, &receipt, &base).await
+        self.commit(commit, &receipt).await
     }
 
     async fn release(self: Box<Self>) {
@@ -263,39 +266,50 @@ impl Lease for DeltaLease {
 
 /// What an export does to the version that it meets.
 struct DeltaCommit<'a> {
-    table: &'a Table,
+    sink: &'a DeltaSink,
     context: &'a SessionContext,
     mode: &'a Mode,
+    base: &'a State,
     schema: SchemaRef,
     run_id: String,
     files: Vec<DataFile>,
 }
 
-#[async_trait]
-impl Revision for DeltaCommit<'_> {
-    async fn change(&mut self, base: Option<&Snapshot>) -> Result<Change, TableError> {
-        let (mut add, remove) = (
-            self.files.clone(),
-            match (self.mode, base) {
-                (Mode::Append, _) | (_, None) => Removal::None,
-                (Mode::Overwrite, Some(_)) => Removal::All,
-                (Mode::Upsert { key }, Some(base)) => {
-                    let kept =
-                        upsert::replace(self.context, self.table, base, &self.files, key, &self.run_id, &self.schema);
-                    let (kept, removed) = kept.await.map_err(|error| TableError::Revision(Box::new(error)))?;
-                    return Ok(Change {
-                        add: self.files.iter().cloned().chain(kept).collect(),
-                        remove: if removed.is_empty() { Removal::None } else { Removal::Of(removed) },
-                    });
-                }
-            },
-        );
-        add.sort_by(|one, other| one.path.cmp(&other.path));
+impl DeltaCommit<'_> {
+    async fn decide(&self, found: Option<&Snapshot>) -> Result<Change, ExportError> {
+        let now = self.sink.progress(found).await?;
+        if (now.cursor, now.slot) != (self.base.cursor, self.base.slot) {
+            return Err(ExportError::Conflict { export: self.sink.export.clone() });
+        }
+        let mut add = self.files.clone();
+        let remove = match (self.mode, found) {
+            (Mode::Append, _) | (_, None) => Removal::None,
+            (Mode::Overwrite, Some(_)) => Removal::All,
+            (Mode::Upsert { key }, Some(found)) => {
+                let replaced = upsert::replace(
+                    self.context,
+                    &self.sink.table,
+                    found,
+                    &self.files,
+                    key,
+                    &self.schema,
+                    &self.run_id,
+                );
+                let (kept, removed) = replaced.await?;
+                add.extend(kept);
+                Removal::Of(removed)
+            }
+        };
         Ok(Change { add, remove })
     }
 }
 
-/// Where files of a table lie.
-async fn places(table: &Table, files: &[DataFile]) -> Result<Vec<Location>, ExportError> {
-    Ok(table.locations(files).await?)
+#[async_trait]
+impl Revision for DeltaCommit<'_> {
+    async fn change(&mut self, base: Option<&Snapshot>) -> Result<Change, TableError> {
+        self.decide(base).await.map_err(|error| match error {
+            ExportError::Table(error) => error,
+            error => TableError::Revision(Box::new(error)),
+        })
+    }
 }

@@ -14,6 +14,7 @@ use parquet::file::properties::WriterProperties;
 
 use crate::engine::EngineError;
 use crate::export::ExportError;
+use crate::export::sink::delta::nullable;
 use crate::run::RunError;
 use crate::storage::Upload;
 use crate::table::{DataFile, Table, statistics, table_schema};
@@ -36,11 +37,10 @@ pub(super) struct TableWriter<'a> {
 impl<'a> TableWriter<'a> {
     /// Files whose names begin with `name`; rows of another schema are cast to what tables have.
     pub(super) fn new(table: &'a Table, rows: &Schema, name: &str) -> Result<Self, ExportError> {
-        let schema = table_schema(rows)?;
-        // What one query never leaves empty another may.
-        let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Ok(Self { table, schema, name: name.to_owned(), open: None, files: Vec::new(), rows: 0 })
+        let schema = Arc::new(nullable(&table_schema(rows)?));
+        // Another process may be at the same run and think that it has the lease: no file is written twice.
+        let name = format!("{name}-{:08x}", rand::random::<u32>());
+        Ok(Self { table, schema, name, open: None, files: Vec::new(), rows: 0 })
     }
 
     /// The columns that are written.
@@ -101,8 +101,7 @@ impl<'a> TableWriter<'a> {
         let compression = Compression::ZSTD(ZstdLevel::default());
         let properties = WriterProperties::builder().set_compression(compression).build();
         let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&self.schema), Some(properties));
-        // An attempt before this one may have left a file of the name, which no entry of the log can name: the run's would.
-        let upload = self.table.storage().upload(&self.table.location_of_new(&name), true).await?;
+        let upload = self.table.storage().upload(&self.table.location_of_new(&name), false).await?;
         Ok((name, writer.map_err(parquet_failed)?, upload))
     }
 

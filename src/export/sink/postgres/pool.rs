@@ -74,7 +74,10 @@ impl PostgresPool {
             },
             PoolError::Timeout(_) => unreachable(format!("no answer within {CONNECT_TIMEOUT:?}")),
             PoolError::Backend(source) if source.code().is_some() => self.error("connect", source),
-            PoolError::Backend(source) => unreachable(reason_of(&source)),
+            PoolError::Backend(source) => match tls_reason(&source) {
+                Some(reason) => ExportError::Tls { target: self.name.clone(), reason },
+                None => unreachable(reason_of(&source)),
+            },
             other => unreachable(other.to_string()),
         })
     }
@@ -105,6 +108,24 @@ impl PostgresPool {
     pub(super) fn error(&self, operation: &'static str, source: tokio_postgres::Error) -> ExportError {
         ExportError::Postgres { target: self.name.clone(), operation, error: Box::new(source) }
     }
+}
+
+/// Why a connection that was made cannot be encrypted as was asked: a certificate that is not trusted, or a server without TLS.
+fn tls_reason(error: &tokio_postgres::Error) -> Option<String> {
+    // The library keeps the kind of its errors to itself; this one has no cause.
+    if error.to_string().contains("server does not support TLS") || reason_of(error).contains("does not support TLS") {
+        return Some("the server has none; give sslmode=prefer or sslmode=disable in the URL to do without".to_owned());
+    }
+    let mut cause = std::error::Error::source(error);
+    while let Some(source) = cause {
+        let inner = source.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = source.downcast_ref::<rustls::Error>().or_else(|| inner?.downcast_ref());
+        if let Some(refused @ rustls::Error::InvalidCertificate(_)) = tls {
+            return Some(format!("{refused}; sslrootcert=FILE in the URL names the authority to be trusted"));
+        }
+        cause = source.source();
+    }
+    None
 }
 
 /// The innermost cause; those above it only say that connecting failed.
