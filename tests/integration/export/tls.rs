@@ -47,10 +47,7 @@ async fn the_mode_says_how_much_tls_there_is_and_what_of_the_certificate_is_chec
     let url = server.database();
     for mode in ["verify-ca", "verify-full"] {
         let error = refused(&url, &format!("sslmode={mode}")).await;
-        assert!(
-            error.starts_with("dw: TLS cannot be used: invalid peer certificate: UnknownIssuer; sslrootcert="),
-            "{error}"
-        );
+        assert!(error.starts_with("dw: TLS cannot be used: ") && error.contains("sslrootcert=FILE"), "{error}");
     }
     // It names another host.
     let elsewhere = url.replace("@127.0.0.1", "@dw.example.com");
