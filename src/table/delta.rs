@@ -29,14 +29,10 @@ use crate::storage::{Creation, Location, Storage, StorageError};
 use crate::table::commit::{Attempt, SettledChange, Transaction};
 use crate::table::{DELTA_LOG, DataFile, Log, Snapshot, Table, TableError, inside};
 
-/// Reads the newest version, or the one asked for.
-pub(super) async fn snapshot(table: &Table, version: Option<u64>) -> Result<Option<Snapshot>, TableError> {
+/// Reads the log up to the newest version, or to the one asked for.
+pub(super) async fn load(table: &Table, version: Option<u64>) -> Result<Option<DeltaTable>, TableError> {
+    let unreadable = |error: DeltaTableError| failed(table, error);
     let mut delta = DeltaTable::new(log_store(table));
-    let unreadable = |error: DeltaTableError| TableError::Log {
-        table: table.root.to_string(),
-        what: first_line(&error),
-        source: Some(Box::new(error)),
-    };
     // Asked first: the library takes a folder without a log for a broken one.
     if !delta.verify_deltatable_existence().await.map_err(unreadable)? {
         return Ok(None);
@@ -48,6 +44,30 @@ pub(super) async fn snapshot(table: &Table, version: Option<u64>) -> Result<Opti
             _ => delta.load_version(version).await.map_err(unreadable)?,
         },
     }
+    Ok(Some(delta))
+}
+
+/// The number of the newest version.
+pub(super) async fn newest(table: &Table) -> Result<Option<u64>, TableError> {
+    Ok(load(table, None).await?.and_then(|delta| delta.version()))
+}
+
+/// Fails if a file of the version that was read lies outside the table.
+pub(super) async fn check_paths(table: &Table, delta: &DeltaTable) -> Result<(), TableError> {
+    let unreadable = |error: DeltaTableError| failed(table, error);
+    let state = delta.snapshot().map_err(unreadable)?;
+    let store = delta.log_store();
+    let mut views = state.snapshot().file_views(store.as_ref(), None);
+    while let Some(view) = views.try_next().await.map_err(unreadable)? {
+        inside(table, &view.path())?;
+    }
+    Ok(())
+}
+
+/// Reads the newest version, or the one asked for.
+pub(super) async fn snapshot(table: &Table, version: Option<u64>) -> Result<Option<Snapshot>, TableError> {
+    let Some(delta) = load(table, version).await? else { return Ok(None) };
+    let unreadable = |error: DeltaTableError| failed(table, error);
     let state = delta.snapshot().map_err(unreadable)?;
     let unsupported =
         |what: String| TableError::Unsupported { table: table.root.to_string(), what, verb: "read or write" };

@@ -107,7 +107,8 @@ pub(super) async fn history(
     Ok(found)
 }
 
-async fn newest(table: &Table) -> Result<Option<u64>, TableError> {
+/// The number of the newest version.
+pub(super) async fn newest(table: &Table) -> Result<Option<u64>, TableError> {
     let folder = table.root.child(MANIFESTS);
     let mut newest = None;
     let mut objects = folder.store.list(Some(&folder.path));

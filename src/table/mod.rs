@@ -222,8 +222,41 @@ impl Table {
 
     /// A version of the past.
     pub async fn snapshot_at(&self, version: u64) -> Result<Snapshot, TableError> {
-        let missing = || TableError::NoVersion { table: self.root.to_string(), version };
-        self.read(Some(version)).await?.ok_or_else(missing)
+        match self.read(Some(version)).await? {
+            Some(snapshot) => Ok(snapshot),
+            None => Err(self.lacks(version).await),
+        }
+    }
+
+    /// The newest version of a Delta table, or one of the past, as the library has it: for its own reader of rows, which skips
+    /// files by their statistics and knows partitions and deletion vectors. Files are checked to be in the folder.
+    #[cfg(feature = "delta")]
+    pub async fn delta(&self, version: Option<u64>) -> Result<deltalake::DeltaTable, TableError> {
+        match (delta::load(self, version).await?, version) {
+            (Some(delta), _) => {
+                delta::check_paths(self, &delta).await?;
+                Ok(delta)
+            }
+            (None, Some(version)) => Err(self.lacks(version).await),
+            (None, None) => Err(TableError::NoTable { table: self.root.to_string() }),
+        }
+    }
+
+    /// What to say of a version that is not there.
+    async fn lacks(&self, version: u64) -> TableError {
+        let newest = match self.format {
+            #[cfg(feature = "delta")]
+            TableFormat::Delta => delta::newest(self).await,
+            #[cfg(not(feature = "delta"))]
+            TableFormat::Delta => Err(TableError::WithoutDelta { table: self.root.to_string() }),
+            TableFormat::Parquet => manifest::newest(self).await,
+        };
+        let table = self.root.to_string();
+        match newest {
+            Ok(Some(newest)) => TableError::NoVersion { table, version, newest },
+            Ok(None) => TableError::NoTable { table },
+            Err(error) => error,
+        }
     }
 
     async fn read(&self, version: Option<u64>) -> Result<Option<Snapshot>, TableError> {

@@ -176,7 +176,7 @@ pub enum QueryError {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// Results that have no versions, or not this one.
+    /// Results that have no versions, or what is no version.
     #[error("{target} has no version {version}: {what}")]
     NoVersion {
         /// The results.

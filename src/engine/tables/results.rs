@@ -28,7 +28,7 @@ impl ResultsTable {
     /// The results as they are now. What is committed later is not seen.
     pub async fn latest(&self, context: &SessionContext) -> Result<Arc<dyn TableProvider>, QueryError> {
         match self.table().await? {
-            Some(table) => self.of_table(context, &table, None).await,
+            Some(table) => Ok(rows(context, &table, None).await?),
             None => Ok(Arc::new(FilesTable::open(context, &self.storage, &self.target, None).await?)),
         }
     }
@@ -42,7 +42,7 @@ impl ResultsTable {
         };
         let number: u64 = version.parse().map_err(|_| none("versions are whole numbers from 0"))?;
         match self.table().await? {
-            Some(table) => self.of_table(context, &table, Some(number)).await,
+            Some(table) => Ok(rows(context, &table, Some(number)).await?),
             None => Err(none("files have no versions; a table that score has written to has")),
         }
     }
@@ -55,38 +55,35 @@ impl ResultsTable {
         }
         Ok(Table::open(&self.storage, &location).await?)
     }
+}
 
-    async fn of_table(
-        &self,
-        context: &SessionContext,
-        table: &Table,
-        version: Option<u64>,
-    ) -> Result<Arc<dyn TableProvider>, QueryError> {
-        if table.format() == TableFormat::Delta {
-            return self.delta(context, version).await;
-        }
-        let snapshot = match version {
-            Some(version) => Some(table.snapshot_at(version).await.map_err(EngineError::from)?),
-            None => table.snapshot().await.map_err(EngineError::from)?,
-        };
-        let Some(snapshot) = snapshot else {
-            return Err(EngineError::NoFiles { target: self.target.clone() }.into());
-        };
-        let live = snapshot.live_files().await.map_err(EngineError::from)?;
-        Ok(Arc::new(FilesTable::of_parquet(context, live, snapshot.schema).await?))
+/// The rows of a version of a table, or of its latest.
+async fn rows(
+    context: &SessionContext,
+    table: &Table,
+    version: Option<u64>,
+) -> Result<Arc<dyn TableProvider>, EngineError> {
+    match table.format() {
+        #[cfg(feature = "delta")]
+        TableFormat::Delta => crate::engine::tables::delta::delta_rows(context, table, version).await,
+        #[cfg(not(feature = "delta"))]
+        TableFormat::Delta => Err(crate::table::TableError::WithoutDelta { table: table.root().to_string() }.into()),
+        TableFormat::Parquet => rows_of_manifest(context, table, version).await,
     }
+}
 
-    #[cfg(feature = "delta")]
-    async fn delta(
-        &self,
-        context: &SessionContext,
-        version: Option<u64>,
-    ) -> Result<Arc<dyn TableProvider>, QueryError> {
-        crate::engine::tables::delta::delta_table(context, &self.storage, &self.target, version).await
-    }
-
-    #[cfg(not(feature = "delta"))]
-    async fn delta(&self, _: &SessionContext, _: Option<u64>) -> Result<Arc<dyn TableProvider>, QueryError> {
-        Err(EngineError::from(crate::table::TableError::WithoutDelta { table: self.target.clone() }).into())
-    }
+async fn rows_of_manifest(
+    context: &SessionContext,
+    table: &Table,
+    version: Option<u64>,
+) -> Result<Arc<dyn TableProvider>, EngineError> {
+    let snapshot = match version {
+        Some(version) => Some(table.snapshot_at(version).await?),
+        None => table.snapshot().await?,
+    };
+    let Some(snapshot) = snapshot else {
+        return Err(EngineError::NoFiles { target: table.root().to_string() });
+    };
+    let live = snapshot.live_files().await?;
+    Ok(Arc::new(FilesTable::of_parquet(context, live, snapshot.schema).await?))
 }
