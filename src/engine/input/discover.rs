@@ -1,6 +1,6 @@
 //! From what the user wrote to the files it names.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use globset::GlobBuilder;
 use object_store::ObjectMeta;
@@ -54,14 +54,26 @@ pub async fn discover(
                 found.push(identify(&location, meta, format)?);
             }
         } else {
-            // In a folder, files that are no session files may lie beside them: only those whose names say so are read. In a
-            // table those that its log says are live.
-            let live = live_files(storage, &location, &whole).await?;
-            let known = whole.into_iter().filter(|meta| match &live {
-                Some(live) => live.contains(&meta.location),
-                None => format_of_name(meta.location.as_ref()).is_some(),
-            });
-            found.extend(known.filter_map(|meta| identify(&location, meta, format).ok()));
+            match live_files(storage, &location, &whole).await? {
+                // Of a table, those that its log says are live.
+                Some(live) => {
+                    let mut listed: BTreeMap<Path, ObjectMeta> =
+                        whole.into_iter().map(|meta| (meta.location.clone(), meta)).collect();
+                    for file in live {
+                        // One that has moved up since the folder was listed is still to be read.
+                        let meta = match listed.remove(&file.path) {
+                            Some(meta) => meta,
+                            None => file.head().await?,
+                        };
+                        found.push(identify(&location, meta, Some(FileFormat::Parquet))?);
+                    }
+                }
+                // In a folder, files that are no session files may lie beside them: only those whose names say so are read.
+                None => {
+                    let known = whole.into_iter().filter(|meta| format_of_name(meta.location.as_ref()).is_some());
+                    found.extend(known.filter_map(|meta| identify(&location, meta, format).ok()));
+                }
+            }
         }
         if found.len() == before {
             return Err(EngineError::NoFiles { target: input.clone() });
@@ -76,7 +88,7 @@ async fn live_files(
     storage: &Storage,
     folder: &Location,
     objects: &[ObjectMeta],
-) -> Result<Option<BTreeSet<Path>>, EngineError> {
+) -> Result<Option<Vec<Location>>, EngineError> {
     let has_log = |object: &ObjectMeta| {
         let mut below = object.location.prefix_match(&folder.path).into_iter().flatten();
         below.next().is_some_and(|part| [DELTA_LOG, BOOKKEEPING].contains(&part.as_ref()))
@@ -88,11 +100,10 @@ async fn live_files(
         Some(table) => table.snapshot().await?,
         None => None,
     };
-    let files = match snapshot {
+    Ok(Some(match snapshot {
         Some(snapshot) => snapshot.live_files().await?,
         None => Vec::new(),
-    };
-    Ok(Some(files.into_iter().map(|file| file.path).collect()))
+    }))
 }
 
 /// The objects whose path matches a pattern, by path.
