@@ -170,7 +170,7 @@ fn proxy(upstream: std::net::SocketAddr, nth: usize, fault: Fault) -> (Server, A
 }
 
 /// A configuration file that reaches a server.
-fn configured(folder: &Path, endpoint: &str) -> std::path::PathBuf {
+pub fn configured(folder: &Path, endpoint: &str) -> std::path::PathBuf {
     let path = folder.join("normstream.toml");
     let keys = S3Server::settings(endpoint);
     let keys: String = keys.iter().map(|(key, value)| format!("{key} = \"{value}\"\n")).collect();
@@ -240,7 +240,7 @@ fn every_request_meets(fault: Fault, format: &str, server: &S3Server, input: &Pa
 }
 
 /// The version of a table at a server, and its rows, of files that are there.
-fn seen(endpoint: &str, table: &str) -> (u64, Option<u64>) {
+pub fn seen(endpoint: &str, table: &str) -> (u64, Option<u64>) {
     let section = S3Server::settings(endpoint).into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     in_runtime(async {
         let options =

@@ -6,6 +6,7 @@ pub mod crash_loop;
 mod faults;
 mod races;
 mod readers;
+mod signals;
 mod tables;
 
 use std::fs;
