@@ -194,6 +194,9 @@ impl TableRun {
         };
         let plan = self.journal.begin(&self.plan).await?;
         self.journal.enter().await?;
+        if let Some(failures) = &self.failures {
+            failures.table.begin().await?;
+        }
         fail_point!("run-planned", |_| std::process::abort());
         let (records, resumed) = self.score(attempt, kept, progress).await?;
         fail_point!("run-scored", |_| std::process::abort());

@@ -178,20 +178,26 @@ impl Table {
     /// Fails if the folder of a table that is to be made holds something else. What somebody has left who began to make the
     /// table is nothing else.
     pub async fn check_new(&self) -> Result<(), TableError> {
-        if holds_anything(&self.root.child(BOOKKEEPING)).await? {
-            return Ok(());
-        }
         let listed = self.root.store.list_with_delimiter(Some(&self.root.path)).await;
         let listed = listed.map_err(|error| self.root.error("list it", error))?;
         let foreign = |path: &Path| path.filename().is_some_and(|name| !name.starts_with(['_', '.']));
         let objects = listed.objects.iter().map(|object| &object.location).filter(|path| **path != self.root.path);
-        match objects.chain(&listed.common_prefixes).find(|path| foreign(path)) {
-            Some(file) => Err(TableError::Occupied {
-                table: self.root.to_string(),
-                file: file.filename().unwrap_or_default().to_owned(),
-            }),
-            None => Ok(()),
+        let Some(file) = objects.chain(&listed.common_prefixes).find(|path| foreign(path)) else { return Ok(()) };
+        // Asked after the listing: whoever makes the table leaves its bookkeeping first, and files then.
+        if holds_anything(&self.root.child(BOOKKEEPING)).await? {
+            return Ok(());
         }
+        let file = file.filename().unwrap_or_default().to_owned();
+        Err(TableError::Occupied { table: self.root.to_string(), file })
+    }
+
+    /// Leaves a mark in the folder, from which on the files in it are known as those of a table that is being made. Whoever
+    /// leaves other bookkeeping there before its files needs none.
+    pub async fn begin(&self) -> Result<(), TableError> {
+        let mark = self.root.child(BOOKKEEPING).child("begun.json");
+        let now = format!("{{\"begun_at\": \"{}\"}}\n", chrono::Utc::now().to_rfc3339());
+        self.storage.write(&mark, now, true).await?;
+        Ok(())
     }
 
     /// Where a new file is to be written before it is committed. Files are immutable: a name is used once.

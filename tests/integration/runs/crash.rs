@@ -4,7 +4,7 @@ use assert_cmd::cargo::cargo_bin;
 use tempfile::tempdir;
 
 use super::crash_loop::CrashLoop;
-use super::{FORMATS, file_bytes, score_into, snapshot};
+use super::{FORMATS, file_bytes, rows, score_into, snapshot};
 
 /// Every point at which a run can be made to stop.
 const POINTS: [&str; 7] =
@@ -36,6 +36,30 @@ fn stopped_at_any_point_a_run_shows_all_or_nothing_and_ends_like_an_undisturbed_
             );
             assert!(file_bytes(&table) == file_bytes(&undisturbed), "{format} {point}");
             assert_eq!(snapshot(&table).unwrap().version, 0, "{format} {point}");
+        }
+    }
+}
+
+#[test]
+fn a_run_with_a_table_of_failures_goes_on_wherever_it_was_stopped() {
+    for format in FORMATS {
+        let folder = tempdir().unwrap();
+        let score = |table: &str| {
+            let mut command = score_into(&folder.path().join(table), format);
+            command.arg("--failures-to").arg(folder.path().join(format!("{table}-failed")));
+            command
+        };
+        score("undisturbed").assert().success();
+        let expected = rows(&folder.path().join("undisturbed-failed"));
+        assert!(expected.num_rows() > 0, "{format}");
+        for point in ["part-written", "run-scored", "run-committed", "run-published"] {
+            let stopped = score(point).env("FAILPOINTS", format!("{point}=return")).assert();
+            assert_eq!(stopped.get_output().status.code(), None, "{format} {point}: ended by its own hand");
+            let failed = folder.path().join(format!("{point}-failed"));
+            assert!(snapshot(&failed).is_none(), "{format} {point}: the failures are committed after the results");
+            score(point).assert().success();
+            assert!(rows(&failed) == expected, "{format} {point}");
+            assert_eq!(snapshot(&failed).unwrap().version, 0, "{format} {point}");
         }
     }
 }
