@@ -11,6 +11,7 @@ use crate::run::journal::{Journal, known_runs};
 use crate::run::plan::{PlannedInput, RunId, RunPlan, WriteMode};
 use crate::run::replace::{Candidate, rows_that_go, without};
 use crate::run::{RunError, ScoreJob};
+use crate::storage::StorageError;
 use crate::table::{Change, DataFile, Removal, Revision, Snapshot, Table, TableError};
 
 /// The change of a run whose files are written.
@@ -31,7 +32,7 @@ pub(super) struct RunRevision<'a> {
 
 impl RunRevision<'_> {
     /// Sessions of the run take the place of the same ones of a version; all other rows stay.
-    async fn replace_sessions(&self, base: Option<&Snapshot>) -> Result<Change, RunError> {
+    async fn replace_sessions(&self, base: Option<&Snapshot>) -> Result<Change, TableError> {
         let live = base.map(|base| base.files.as_slice()).unwrap_or_default();
         let (own, others): (Vec<&DataFile>, Vec<&DataFile>) =
             live.iter().partition(|file| run_of(&file.path) == Some(self.run.short()));
@@ -42,10 +43,25 @@ impl RunRevision<'_> {
             let places = self.table.locations(files).await?;
             candidates.extend(files.iter().cloned().zip(places).map(|(file, at)| Candidate { file, at, is_new }));
         }
-        let gone = rows_that_go(self.job, self.schema, &candidates, self.plan.options.duplicates).await?;
+        let own = own.into_iter().map(|file| file.path.clone()).collect();
+        match self.replace(&candidates, own, base.map_or(0, |base| base.version)).await {
+            Ok(change) => Ok(change),
+            Err(_) if any_gone(&candidates).await => {
+                Err(TableError::FilesMoved { table: self.table.root().to_string() })
+            }
+            Err(error) => Err(TableError::Revision(Box::new(error))),
+        }
+    }
+
+    /// Writes those of the candidates anew that lose rows. `removed` are files that give way in any case.
+    async fn replace(
+        &self,
+        candidates: &[Candidate],
+        mut removed: Vec<String>,
+        version: u64,
+    ) -> Result<Change, RunError> {
+        let gone = rows_that_go(self.job, self.schema, candidates, self.plan.options.duplicates).await?;
         let mut change = Change::default();
-        let mut removed: Vec<String> = own.into_iter().map(|file| file.path.clone()).collect();
-        let version = base.map_or(0, |base| base.version);
         for (candidate, gone) in candidates.iter().zip(&gone) {
             let path = &candidate.file.path;
             if gone.rows == 0 {
@@ -105,6 +121,16 @@ impl RunRevision<'_> {
     }
 }
 
+/// Whether a file is not where it was: moved up by whoever committed it, or removed by whoever dropped it since.
+async fn any_gone(candidates: &[Candidate]) -> bool {
+    for candidate in candidates {
+        if matches!(candidate.at.head().await, Err(StorageError::NotFound { .. })) {
+            return true;
+        }
+    }
+    false
+}
+
 fn identity(input: &PlannedInput) -> (&str, &str) {
     (&input.url, &input.version)
 }
@@ -120,9 +146,7 @@ impl Revision for RunRevision<'_> {
     async fn change(&mut self, base: Option<&Snapshot>) -> Result<Change, TableError> {
         let add = self.files.clone();
         match (self.plan.options.mode, base) {
-            (WriteMode::ReplaceSessions, base) => {
-                self.replace_sessions(base).await.map_err(|error| TableError::Revision(Box::new(error)))
-            }
+            (WriteMode::ReplaceSessions, base) => self.replace_sessions(base).await,
             (WriteMode::Overwrite, _) => Ok(Change { add, remove: Removal::All }),
             (WriteMode::Append, None) => Ok(Change { add, remove: Removal::None }),
             (WriteMode::Append, Some(base)) => {

@@ -34,6 +34,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_millis(1_000);
 /// How many answers may be lost before the outcome stays unknown.
 const MOST_LOST_ANSWERS: u32 = 5;
+/// How often files may move while a change is decided before it is given up.
+const MOST_MOVES: u32 = 8;
 
 /// What makes a commit happen once: an application's own name for what it commits, and a number that only grows.
 ///
@@ -115,7 +117,7 @@ pub enum Outcome {
 #[async_trait]
 pub trait Revision: Send {
     /// The change to be made to a version, or to nothing where there is no table yet. Asked again whenever another commit was
-    /// faster.
+    /// faster, and after [`TableError::FilesMoved`].
     async fn change(&mut self, base: Option<&Snapshot>) -> Result<Change, TableError>;
 }
 
@@ -180,7 +182,7 @@ impl Table {
         revision: &mut dyn Revision,
     ) -> Result<Outcome, TableError> {
         let started = Instant::now();
-        let (mut attempts, mut lost_answers) = (0, 0);
+        let (mut attempts, mut lost_answers, mut moves) = (0, 0, 0);
         // The version that an attempt of ours may become yet.
         let mut doubt: Option<(u64, Box<dyn std::error::Error + Send + Sync>)> = None;
         loop {
@@ -208,9 +210,17 @@ impl Table {
                     return Err(TableError::Schema { table: self.root.to_string(), difference });
                 }
             }
-            let change = revision.change(base.as_ref()).await?.against(base.as_ref());
             let version = base.as_ref().map_or(0, |base| base.version + 1);
             attempts += 1;
+            let change = match revision.change(base.as_ref()).await {
+                Ok(change) => change.against(base.as_ref()),
+                Err(TableError::FilesMoved { .. }) if moves < MOST_MOVES => {
+                    moves += 1;
+                    sleep(wait_before(attempts)).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             fail_point!("commit-decided", |_| std::process::abort());
             match self.attempt(transaction, schema, base.as_ref(), change).await {
                 Attempt::Done => return Ok(Outcome::Committed { version: Some(version) }),

@@ -39,12 +39,27 @@ pub enum TableError {
         asked: &'static str,
     },
     /// A version that the table does not have.
-    #[error("{table} has no version {version}")]
+    #[error("{table} has no version {version}: the latest is {newest}")]
     NoVersion {
         /// The table.
         table: String,
         /// The version.
         version: u64,
+        /// The latest version.
+        newest: u64,
+    },
+    /// A version whose files are not there any more.
+    #[error(
+        "version {version} of {table} cannot be read any more: a later version dropped {file}, and tables of the Parquet format \
+         do not keep what they drop, as Delta tables do"
+    )]
+    VersionGone {
+        /// The table.
+        table: String,
+        /// The version.
+        version: u64,
+        /// A file of it.
+        file: String,
     },
     /// There is no table.
     #[error("{table} is not a table: it has neither a Delta log nor manifests of ours")]
@@ -143,6 +158,12 @@ pub enum TableError {
         /// What the store said last.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Files of a version were moved up or removed while they were read.
+    #[error("{table}: files that were being read have moved or gone, as others write the table: trying again is safe")]
+    FilesMoved {
+        /// The table.
+        table: String,
+    },
     /// What was to be committed could not be decided.
     #[error(transparent)]
     Revision(Box<dyn Error + Send + Sync>),
@@ -153,7 +174,7 @@ impl TableError {
     pub fn is_retryable(&self) -> bool {
         match self {
             TableError::Storage(error) => error.is_retryable(),
-            TableError::OutcomeUnknown { .. } | TableError::Contended { .. } => true,
+            TableError::OutcomeUnknown { .. } | TableError::Contended { .. } | TableError::FilesMoved { .. } => true,
             TableError::NotCommitted { source, .. } => {
                 StorageError::find(source.as_ref()).is_some_and(StorageError::is_retryable)
             }

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use normstream::storage::{RetryOptions, Storage, StorageOptions};
 use normstream::table::{
-    Append, DataFile, Outcome, Overwrite, Table, TableError, TableFormat, Transaction, difference,
+    Append, Change, DataFile, Outcome, Overwrite, Removal, Revision, Snapshot, Table, TableError, TableFormat,
+    Transaction, difference,
 };
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -148,6 +149,34 @@ async fn of_many_who_commit_at_once_each_gets_a_version_of_its_own() {
         assert_eq!(versions, (0..12).collect::<Vec<_>>(), "{format}");
         assert_eq!(paths(&table).await.len(), 12, "{format}");
         assert_eq!(table.snapshot_at(0).await.unwrap().files.len(), 1, "{format}: one of them made the table, once");
+    }
+}
+
+/// Meets files on the move, so many times, when it decides.
+struct OnTheMove(usize);
+
+#[async_trait]
+impl Revision for OnTheMove {
+    async fn change(&mut self, _: Option<&Snapshot>) -> std::result::Result<Change, TableError> {
+        if self.0 > 0 {
+            self.0 -= 1;
+            return Err(TableError::FilesMoved { table: "t".to_owned() });
+        }
+        Ok(Change { add: vec![file("a.parquet")], remove: Removal::None })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_meets_files_on_the_move_is_decided_again_and_in_the_end_given_up() {
+    for format in FORMATS {
+        let storage = storage();
+        let table = table(&storage, format);
+        let commit =
+            async |run: &str, times: usize| table.commit(&transaction(run, 1), &schema(), &mut OnTheMove(times)).await;
+        let error = commit("b", usize::MAX).await.unwrap_err();
+        assert!(matches!(error, TableError::FilesMoved { .. }), "{format}: {error}");
+        assert!(table.snapshot().await.unwrap().is_none(), "{format}");
+        assert_eq!(commit("a", 3).await.unwrap(), Outcome::Committed { version: Some(0) }, "{format}");
     }
 }
 

@@ -51,7 +51,8 @@ pub const FUNCTIONS: &[FunctionInfo] = &[
     FunctionInfo {
         name: "results_at",
         syntax: "results_at(version) -> table",
-        description: "The results as they were at a version of their Delta table.",
+        description: "The results as they were at a version of their table. A table of the Parquet format has the versions whose files no \
+                      later version has dropped.",
     },
     FunctionInfo {
         name: "score",

@@ -8,8 +8,8 @@ use datafusion::prelude::SessionContext;
 use crate::engine::EngineError;
 use crate::engine::query::QueryError;
 use crate::engine::tables::FilesTable;
-use crate::storage::{Scheme, Storage};
-use crate::table::{Table, TableFormat};
+use crate::storage::{Scheme, Storage, StorageError};
+use crate::table::{Table, TableError, TableFormat};
 
 /// Where results are: a table with a log (Delta, or manifests of ours), of which only the live files are read, or files and
 /// folders of any format.
@@ -67,7 +67,7 @@ async fn rows(
         #[cfg(feature = "delta")]
         TableFormat::Delta => crate::engine::tables::delta::delta_rows(context, table, version).await,
         #[cfg(not(feature = "delta"))]
-        TableFormat::Delta => Err(crate::table::TableError::WithoutDelta { table: table.root().to_string() }.into()),
+        TableFormat::Delta => Err(TableError::WithoutDelta { table: table.root().to_string() }.into()),
         TableFormat::Parquet => rows_of_manifest(context, table, version).await,
     }
 }
@@ -85,5 +85,13 @@ async fn rows_of_manifest(
         return Err(EngineError::NoFiles { target: table.root().to_string() });
     };
     let live = snapshot.live_files().await?;
-    Ok(Arc::new(FilesTable::of_parquet(context, live, snapshot.schema).await?))
+    let table = table.root().to_string();
+    match FilesTable::of_parquet(context, live, snapshot.schema).await {
+        Ok(rows) => Ok(Arc::new(rows)),
+        Err(EngineError::Storage(StorageError::NotFound { target: file })) => Err(EngineError::Table(match version {
+            Some(version) => TableError::VersionGone { table, version, file },
+            None => TableError::FilesMoved { table },
+        })),
+        Err(error) => Err(error),
+    }
 }

@@ -1,8 +1,10 @@
 //! Many processes, one table.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use arrow::array::RecordBatch;
 use assert_cmd::cargo::cargo_bin;
 use tempfile::tempdir;
 
@@ -103,6 +105,56 @@ fn twenty_processes_at_one_table_never_lose_or_double_a_session() {
             let table = format!("{format}-{round}");
             let ended = race(folder.path(), format, &table, &entrants);
             check(folder.path(), &table, inputs, &entrants, &ended);
+        }
+    }
+}
+
+#[test]
+fn processes_that_replace_sessions_of_one_file_at_once_each_replace_their_own() {
+    let folder = tempdir().unwrap();
+    let inputs = 6;
+    let generate = |file: &str, first: usize, rows: usize| {
+        let (first, rows) = (first.to_string(), rows.to_string());
+        let words = ["generate", "sessions", "--rows", &rows, "--first-session-id", &first, "--to", file];
+        normstream().current_dir(folder.path()).args(words).assert().success();
+    };
+    generate("all.parquet", 1, 20 * inputs);
+    for input in 0..inputs {
+        generate(&format!("{input}.parquet"), 20 * input + 1, 20);
+    }
+    let norms = ["generate", "norms", "--groups", "3", "--to", "norms.parquet"];
+    normstream().current_dir(folder.path()).args(norms).assert().success();
+    let import = ["norms", "import", "norms.parquet", "--to", "norms"];
+    normstream().current_dir(folder.path()).args(import).assert().success();
+    let ids = |rows: &RecordBatch| {
+        let mut ids: Vec<i64> = integers(rows, "session_id").into_iter().flatten().collect();
+        ids.sort_unstable();
+        ids
+    };
+    for round in 0..rounds() {
+        for format in FORMATS {
+            let table = format!("replaced-{format}-{round}");
+            let score = |input: &str| {
+                let mut command = Command::new(cargo_bin("normstream"));
+                command.args(["score", input, "--to", &table, "--format", format, "--mode", "replace-sessions"]);
+                command.args(["--threads", "1"]).current_dir(folder.path()).stderr(Stdio::piped());
+                command
+            };
+            assert!(score("all.parquet").output().unwrap().status.success());
+            let before = ids(&rows(&folder.path().join(&table)));
+            let start = |input| score(&format!("{input}.parquet")).args(["--norms", "norms"]).spawn().unwrap();
+            let processes: Vec<_> = (0..inputs).map(start).collect();
+            for process in processes {
+                let output = process.wait_with_output().unwrap();
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert!(output.status.success(), "{table}: {said}");
+            }
+            let path = folder.path().join(&table);
+            assert_eq!(ids(&rows(&path)), before, "{table}: every session once");
+            let snapshot = snapshot(&path).unwrap();
+            assert_eq!(snapshot.version, inputs as u64, "{table}: a version for each commit");
+            let runs: BTreeSet<&str> = snapshot.files.iter().filter_map(|file| file.path.split('-').next()).collect();
+            assert_eq!(runs.len(), inputs, "{table}: the first run has no row any more, all others have theirs");
         }
     }
 }
