@@ -13,8 +13,8 @@ use crate::error::Error;
 use crate::instrument::Instrument;
 use crate::model::Scale;
 use crate::norms::{
-    ChainStep, GroupSummary, GroupToken, ImportOptions, LfiUnit, NormError, NormSource, NormStore, ParquetNorms,
-    PublishedNorms, StepOutcome, TemporaryNorms, import, open_norms, validate,
+    ChainStep, GroupName, GroupSummary, GroupToken, ImportOptions, LfiUnit, NormError, NormSource, NormStore,
+    ParquetNorms, PublishedNorms, StepOutcome, TemporaryNorms, import, open_norms, validate,
 };
 use crate::storage::Storage;
 
@@ -296,7 +296,7 @@ async fn list(args: ListArgs, config: &Config, storage: &Storage) -> Result<(), 
 async fn show(args: ShowArgs, config: &Config, storage: &Storage) -> Result<(), Error> {
     let (group, version) = (args.group.group.as_str(), args.group.version());
     for source in open_tables(&args.tables, config, storage).await? {
-        let Some(norms) = source.load(group, version).await? else { continue };
+        let Some(norms) = source.load(&[GroupName { group, version }]).await?.pop().flatten() else { continue };
         let mut out = Printer::default();
         out.line("norm_group,norm_version,scale,raw_score,percentile")?;
         for (scale, held) in norms.scales.iter().filter(|(scale, _)| args.scale.is_none_or(|only| only == *scale)) {

@@ -1,11 +1,13 @@
 //! The groups that a norm store keeps: bounded by number and by bytes, each loaded once however many ask.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, GuardResult, PlaceholderGuard};
 use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, Weighter};
 
 use crate::norms::error::NormError;
+use crate::norms::source::GroupName;
 use crate::norms::stats::Counters;
 use crate::norms::store::FoundGroup;
 
@@ -35,45 +37,99 @@ impl GroupCache {
         GroupCache { groups, counters }
     }
 
-    /// The group, from memory or from `load`, which runs once however many ask. After a failure the next who asks tries again.
-    pub(crate) async fn get_or_load<F>(&self, name: GroupName<'_>, load: impl FnOnce() -> F) -> Result<Held, NormError>
+    /// The group, if it is in memory.
+    pub(crate) fn get(&self, name: GroupName<'_>) -> Option<Held> {
+        let held = self.groups.get(&name)?;
+        self.counters.add_hits(1);
+        Some(held)
+    }
+
+    /// The groups in their order, from memory or from `load`, which is asked for each once however many ask. After a failure the
+    /// next who asks tries again.
+    pub(crate) async fn get_or_load<'a, F>(
+        &self,
+        names: &[GroupName<'a>],
+        load: impl Fn(Vec<GroupName<'a>>) -> F,
+    ) -> Result<Vec<Held>, NormError>
     where
-        F: Future<Output = Result<Held, NormError>>,
+        F: Future<Output = Result<Vec<Held>, NormError>>,
     {
-        if let Some(held) = self.groups.get(&name) {
-            self.counters.add_hits(1);
-            return Ok(held);
+        // Whoever loads waits for nobody who loads: two that have each begun what the other needs would wait for ever.
+        let mut all: Vec<Option<Held>> = Vec::with_capacity(names.len());
+        let (mut missing, mut places) = (Vec::new(), Vec::new());
+        for name in names {
+            let mut held = self.get(*name);
+            if held.is_none() {
+                match self.groups.get_value_or_guard(&GroupKey::from(*name), Some(Duration::ZERO)) {
+                    GuardResult::Value(value) => held = Some(value),
+                    GuardResult::Guard(place) => {
+                        missing.push(*name);
+                        places.push((all.len(), place));
+                    }
+                    GuardResult::Timeout => {}
+                }
+            }
+            all.push(held);
         }
-        let key = GroupKey { group: name.group.into(), version: name.version.into() };
-        match self.groups.get_value_or_guard_async(&key).await {
+        if !missing.is_empty() {
+            for ((index, place), held) in places.into_iter().zip(load(missing).await?) {
+                self.keep(place, &held);
+                all[index] = Some(held);
+            }
+        }
+        let mut found = Vec::with_capacity(names.len());
+        for (held, name) in all.into_iter().zip(names) {
+            found.push(match held {
+                Some(held) => held,
+                None => self.wait_or_load(*name, &load).await?,
+            });
+        }
+        Ok(found)
+    }
+
+    /// A group that another task is loading; if that fails, it is loaded here.
+    async fn wait_or_load<'a, F>(
+        &self,
+        name: GroupName<'a>,
+        load: impl Fn(Vec<GroupName<'a>>) -> F,
+    ) -> Result<Held, NormError>
+    where
+        F: Future<Output = Result<Vec<Held>, NormError>>,
+    {
+        match self.groups.get_value_or_guard_async(&GroupKey::from(name)).await {
             Ok(held) => {
                 self.counters.add_hits(1);
                 Ok(held)
             }
             Err(place) => {
-                self.counters.add_miss();
-                let held = load().await?;
-                self.counters.group_added(entry_bytes(&held) as u64);
-                // Refused only if the entry is removed meanwhile, which nobody does.
-                let _ = place.insert(held.clone());
+                let held = load(vec![name]).await?.pop().flatten();
+                self.keep(place, &held);
                 Ok(held)
             }
         }
     }
+
+    fn keep(&self, place: Place<'_>, held: &Held) {
+        self.counters.group_added(entry_bytes(held) as u64);
+        // Refused only if the entry is removed meanwhile, which nobody does.
+        let _ = place.insert(held.clone());
+    }
 }
 
-/// A group in a version, as it is asked for.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct GroupName<'a> {
-    pub(crate) group: &'a str,
-    pub(crate) version: &'a str,
-}
+/// The place of a group that is being loaded; dropped without it, the next who asks loads.
+type Place<'a> = PlaceholderGuard<'a, GroupKey, Held, Weigh, DefaultHashBuilder, Evictions>;
 
 /// A group in a version, as it is kept. Hashes as its [`GroupName`] does, so that a lookup in memory allocates nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct GroupKey {
     group: Box<str>,
     version: Box<str>,
+}
+
+impl From<GroupName<'_>> for GroupKey {
+    fn from(name: GroupName<'_>) -> Self {
+        GroupKey { group: name.group.into(), version: name.version.into() }
+    }
 }
 
 impl Equivalent<GroupKey> for GroupName<'_> {

@@ -5,6 +5,7 @@ use parquet::errors::ParquetError;
 
 use crate::model::Scale;
 use crate::norms::import::{FaultCause, FaultReport};
+use crate::norms::source::GroupName;
 use crate::storage::StorageError;
 
 /// Why norms can't be read, imported or listed.
@@ -173,6 +174,11 @@ pub enum Damage {
 }
 
 impl NormError {
+    /// A row of a group that import would have refused.
+    pub(crate) fn damaged(location: &str, name: GroupName<'_>, reason: Damage) -> NormError {
+        NormError::Damaged { location: location.to_owned(), group: name.group.to_owned(), reason }
+    }
+
     /// Whether the same call may succeed later without anything being changed: the store was busy or out of reach.
     pub fn is_retryable(&self) -> bool {
         match self {

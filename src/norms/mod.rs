@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!  CSV, Parquet ──import──▶ VERSION.parquet (sorted, small pages)          published table (built in)
-//!                                 │ NormSource::load(group, version)               │
+//!                                 │ NormSource::load(groups)                        │
 //!                                 ▼                                                │
 //!      NormStore: groups by (group, version), bounded, one load however many ask   │
-//!                                 │ find(token): one dense array per scale         │
+//!                                 │ find_all(tokens): one dense array per scale         │
 //!                                 ▼                                                ▼
 //!                lookups: the first group of the chain that holds the raw score, else the published table
 //! ```
@@ -71,7 +71,7 @@ pub use import::{
 };
 pub use parquet::ParquetNorms;
 pub use published::PublishedNorms;
-pub use source::{GroupSummary, NormSource};
+pub use source::{GroupName, GroupSummary, NormSource};
 pub use stats::NormStats;
 pub use store::{FoundGroup, NormStore, NormStoreOptions};
 pub use template::{Chain, ChainTemplate, TemplateError, TemplateFault};

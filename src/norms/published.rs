@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::model::norm::{DenseNorms, GroupNorms, NORM_SCHEMA, PublishedScale, RawRange};
 use crate::model::{PerScale, Scale};
 use crate::norms::error::NormError;
-use crate::norms::source::{GroupSummary, NormSource, hex};
+use crate::norms::source::{GroupName, GroupSummary, NormSource, hex};
 
 const KLSI4: &str = include_str!("klsi4_published.csv");
 
@@ -125,8 +125,9 @@ impl NormSource for PublishedNorms {
         hex(&Sha256::digest(KLSI4))
     }
 
-    async fn load(&self, group: &str, version: &str) -> Result<Option<GroupNorms>, NormError> {
-        Ok((group == GROUP && version == VERSION).then(|| self.group()))
+    async fn load(&self, groups: &[GroupName<'_>]) -> Result<Vec<Option<GroupNorms>>, NormError> {
+        let published = GroupName { group: GROUP, version: VERSION };
+        Ok(groups.iter().map(|name| (*name == published).then(|| self.group())).collect())
     }
 
     fn groups(&self) -> BoxStream<'_, Result<GroupSummary, NormError>> {
@@ -141,6 +142,7 @@ impl NormSource for PublishedNorms {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::norms::source::load_one;
 
     #[test]
     fn every_row_of_the_guide_is_there() {
@@ -185,9 +187,9 @@ mod tests {
     #[tokio::test]
     async fn the_published_table_can_be_asked_for_by_name() {
         let published = PublishedNorms::klsi4();
-        let group = published.load("Total", "klsi4-2013").await.unwrap().unwrap();
+        let group = load_one(published.as_ref(), "Total", "klsi4-2013").await.unwrap().unwrap();
         assert_eq!(group.scales[Scale::Ce].exact(12), Some(7.4));
         assert_eq!(group.scales[Scale::Lfi].exact(25), None, "a gap stays a gap");
-        assert_eq!(published.load("Total", "default").await.unwrap(), None);
+        assert_eq!(load_one(published.as_ref(), "Total", "default").await.unwrap(), None);
     }
 }

@@ -10,11 +10,12 @@ use crate::model::Scale;
 use crate::model::norm::GroupNorms;
 use crate::norms::error::NormError;
 
-/// A set of norm groups that can be loaded one at a time.
+/// A set of norm groups that are loaded when they are asked for.
 ///
 /// The unit of loading is one (group, version) with all its scales: a chain asks a group for all seven scales of a
-/// session, and a group's rows lie together in a sorted table, so seven chunks cost one read. Implementations hold no
-/// norms themselves; what is loaded is cached above, by [`NormStore`](crate::norms::NormStore).
+/// session, and a group's rows lie together in a sorted table, so seven chunks cost one read. Many groups are loaded together,
+/// since those of a batch of sessions lie in few row groups. Implementations hold no norms themselves; what is loaded is cached
+/// above, by [`NormStore`](crate::norms::NormStore).
 #[async_trait]
 pub trait NormSource: Debug + Send + Sync {
     /// What this source is, for messages: `imported norms in norms/ (2 files, 412,000 rows)`.
@@ -23,10 +24,11 @@ pub trait NormSource: Debug + Send + Sync {
     /// A hexadecimal digest that changes whenever any percentile changes. What goes into it is the implementation's to say.
     fn digest(&self) -> String;
 
-    /// The norms of exactly this group in exactly this version, or `None` when the source has no row of it.
+    /// The norms of exactly these groups in exactly these versions, in their order; `None` for those of which the source has no
+    /// row.
     ///
-    /// Needs memory for the rows of one group, about 16 KB, and does not wait for other loads.
-    async fn load(&self, group: &str, version: &str) -> Result<Option<GroupNorms>, NormError>;
+    /// Needs memory for the rows of these groups, about 16 KB each, and does not wait for other loads.
+    async fn load(&self, groups: &[GroupName<'_>]) -> Result<Vec<Option<GroupNorms>>, NormError>;
 
     /// The Parquet files that hold its rows, as targets of [`Storage::open`](crate::storage::Storage::open), for whoever wants to
     /// read all of them. None for a source that is not files.
@@ -36,6 +38,15 @@ pub trait NormSource: Debug + Send + Sync {
 
     /// All groups and versions with what they hold, streamed in the source's own order; nothing is collected.
     fn groups(&self) -> BoxStream<'_, Result<GroupSummary, NormError>>;
+}
+
+/// A group in a version, as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupName<'a> {
+    /// The group, as in `COUNTRY:Spain`.
+    pub group: &'a str,
+    /// The version.
+    pub version: &'a str,
 }
 
 /// What a source holds of one group in one version.
@@ -59,4 +70,14 @@ fn scale_codes<S: serde::Serializer>(scales: &[Scale], serializer: S) -> Result<
 /// Bytes as lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One group of a source.
+#[cfg(test)]
+pub(crate) async fn load_one(
+    source: &dyn NormSource,
+    group: &str,
+    version: &str,
+) -> Result<Option<GroupNorms>, NormError> {
+    Ok(source.load(&[GroupName { group, version }]).await?.pop().flatten())
 }

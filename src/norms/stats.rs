@@ -17,7 +17,7 @@ pub struct NormStats {
     pub misses: u64,
     /// `hits / (hits + misses)`; 1 when nothing was asked yet.
     pub hit_rate: f64,
-    /// Loads that reached a source, failed ones too.
+    /// Groups that a source was asked for, in vain or not.
     pub loads: u64,
     /// Groups that gave way to others.
     pub evictions: u64,
@@ -57,13 +57,13 @@ impl Counters {
         self.hits.fetch_add(hits, Ordering::Relaxed);
     }
 
-    pub(crate) fn add_miss(&self) {
-        self.misses.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn add_misses(&self, misses: u64) {
+        self.misses.fetch_add(misses, Ordering::Relaxed);
     }
 
-    pub(crate) fn add_load(&self, took: Duration) {
+    pub(crate) fn add_loads(&self, loads: u64, took: Duration) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.loads.fetch_add(1, Ordering::Relaxed);
+        self.loads.fetch_add(loads, Ordering::Relaxed);
         self.load_nanos.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
         self.last_load_millis.store(now.as_millis() as u64, Ordering::Relaxed);
     }

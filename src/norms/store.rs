@@ -8,11 +8,11 @@ use sha2::{Digest, Sha256};
 
 use crate::model::PerScale;
 use crate::model::norm::{ChainScope, DEFAULT_VERSION, GroupId, GroupNorms, PublishedScale, RawRange};
-use crate::norms::cache::{GroupCache, GroupName};
+use crate::norms::cache::GroupCache;
 use crate::norms::error::NormError;
 use crate::norms::names::GroupNames;
 use crate::norms::published::PublishedNorms;
-use crate::norms::source::{NormSource, hex};
+use crate::norms::source::{GroupName, NormSource, hex};
 use crate::norms::stats::{Counters, NormStats};
 use crate::norms::token::{GroupToken, provenance};
 
@@ -150,7 +150,16 @@ impl NormStore {
 
     /// Exactly this group in exactly this version, from memory or from the first source that has it.
     pub async fn group(&self, group: &str, version: &str) -> Result<Option<Arc<FoundGroup>>, NormError> {
-        self.groups.get_or_load(GroupName { group, version }, || self.load(group, version)).await
+        let name = GroupName { group, version };
+        match self.groups.get(name) {
+            Some(held) => Ok(held),
+            None => Ok(self.groups(&[name]).await?.pop().flatten()),
+        }
+    }
+
+    /// The same of several groups, in their order; those that are not in memory are loaded together.
+    pub async fn groups(&self, names: &[GroupName<'_>]) -> Result<Vec<Option<Arc<FoundGroup>>>, NormError> {
+        self.groups.get_or_load(names, |missing| self.load(missing)).await
     }
 
     /// What was counted so far.
@@ -168,22 +177,44 @@ impl NormStore {
         Ok(found)
     }
 
-    async fn load(&self, group: &str, version: &str) -> Result<Option<Arc<FoundGroup>>, NormError> {
-        for source in &self.sources {
-            let started = Instant::now();
-            let norms = source.load(group, version).await;
-            self.counters.add_load(started.elapsed());
-            if let Some(norms) = norms? {
-                let name = provenance(group, version);
-                let id = self.names.id(&name);
-                return Ok(Some(Arc::new(FoundGroup {
-                    id,
-                    name,
-                    version: version.to_owned(),
-                    norms: Arc::new(norms),
-                })));
+    /// The groups that answer tokens, in their order, as [`find`](Self::find) says; those that are not in memory are loaded together.
+    pub async fn find_all(&self, tokens: &[GroupToken]) -> Result<Vec<Option<Arc<FoundGroup>>>, NormError> {
+        let names: Vec<GroupName<'_>> =
+            tokens.iter().map(|token| GroupName { group: &token.group, version: token.version() }).collect();
+        let mut found = self.groups(&names).await?;
+        if self.options.allow_version_fallback {
+            let falls_back = |place: &usize| found[*place].is_none() && names[*place].version != DEFAULT_VERSION;
+            let places: Vec<usize> = (0..names.len()).filter(falls_back).collect();
+            let others: Vec<GroupName<'_>> =
+                places.iter().map(|place| GroupName { version: DEFAULT_VERSION, ..names[*place] }).collect();
+            for (place, other) in places.into_iter().zip(self.groups(&others).await?) {
+                found[place] = other;
             }
         }
-        Ok(None)
+        Ok(found)
+    }
+
+    /// Asks the sources one after the other for what those before lacked.
+    async fn load(&self, names: Vec<GroupName<'_>>) -> Result<Vec<Option<Arc<FoundGroup>>>, NormError> {
+        self.counters.add_misses(names.len() as u64);
+        let mut found = vec![None; names.len()];
+        for source in &self.sources {
+            let places: Vec<usize> = (0..names.len()).filter(|place| found[*place].is_none()).collect();
+            let wanted: Vec<GroupName<'_>> = places.iter().map(|place| names[*place]).collect();
+            if wanted.is_empty() {
+                break;
+            }
+            let started = Instant::now();
+            let loaded = source.load(&wanted).await;
+            self.counters.add_loads(wanted.len() as u64, started.elapsed());
+            for ((place, asked), norms) in places.into_iter().zip(wanted).zip(loaded?) {
+                found[place] = norms.map(|norms| {
+                    let name = provenance(asked.group, asked.version);
+                    let version = asked.version.to_owned();
+                    Arc::new(FoundGroup { id: self.names.id(&name), name, version, norms: Arc::new(norms) })
+                });
+            }
+        }
+        Ok(found)
     }
 }

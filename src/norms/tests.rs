@@ -15,8 +15,8 @@ use crate::instrument::Instrument;
 use crate::model::norm::{ChainScope, DEFAULT_VERSION, DenseNorms, GroupNorms, PUBLISHED, RawRange};
 use crate::model::{PerScale, Scale};
 use crate::norms::{
-    ChainStep, GroupSummary, GroupToken, NormError, NormSource, NormStore, NormStoreOptions, PublishedNorms,
-    StepOutcome,
+    ChainStep, FoundGroup, GroupName, GroupSummary, GroupToken, NormError, NormSource, NormStore, NormStoreOptions,
+    PublishedNorms, StepOutcome,
 };
 use crate::storage::StorageError;
 
@@ -64,14 +64,15 @@ impl NormSource for MemorySource {
         format!("{}", self.groups.len())
     }
 
-    async fn load(&self, group: &str, version: &str) -> Result<Option<GroupNorms>, NormError> {
-        self.loads.fetch_add(1, Ordering::Relaxed);
+    async fn load(&self, groups: &[GroupName<'_>]) -> Result<Vec<Option<GroupNorms>>, NormError> {
+        self.loads.fetch_add(groups.len(), Ordering::Relaxed);
         tokio::time::sleep(self.delay).await;
         if self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
             let source = object_store::Error::Generic { store: "memory", source: "busy".into() };
             return Err(StorageError::of_store("groups in memory", "read it", source).into());
         }
-        Ok(self.groups.get(&(group.to_owned(), version.to_owned())).cloned())
+        let held = |name: &GroupName<'_>| self.groups.get(&(name.group.to_owned(), name.version.to_owned())).cloned();
+        Ok(groups.iter().map(held).collect())
     }
 
     fn groups(&self) -> BoxStream<'_, Result<GroupSummary, NormError>> {
@@ -208,6 +209,57 @@ async fn sixty_four_tasks_that_want_one_group_load_it_once() {
     let stats = store.stats();
     assert_eq!((source.loads(), stats.loads, stats.misses, stats.hits), (1, 1, 1, 63));
     assert_eq!(stats.hit_rate, 63.0 / 64.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn tasks_that_want_each_others_groups_load_each_once_and_wait_for_no_circle() {
+    let mut source = MemorySource { delay: Duration::from_millis(2), ..MemorySource::default() };
+    for number in 0..40 {
+        source = source.with(&format!("G:{number}"), DEFAULT_VERSION, &[(Scale::Ce, 20, f64::from(number))]);
+    }
+    let source = Arc::new(source);
+    let store = store_of(&source, NormStoreOptions::default());
+    let tasks = (0..16).map(|task| {
+        let store = Arc::clone(&store);
+        // Each begins elsewhere, half of them backwards, and asks for its last group twice.
+        let mut numbers: Vec<usize> = (0..40).map(|step| (task * 7 + step) % 40).collect();
+        if task % 2 == 1 {
+            numbers.reverse();
+        }
+        numbers.push(numbers[39]);
+        tokio::spawn(async move {
+            for numbers in numbers.chunks(9) {
+                let wanted = numbers.iter().map(|number| GroupToken::new(format!("G:{number}"))).collect::<Vec<_>>();
+                let found = store.find_all(&wanted).await.unwrap();
+                let percentile = |found: &Option<Arc<FoundGroup>>| found.as_ref()?.norms.scales[Scale::Ce].exact(20);
+                let percentiles: Vec<Option<f64>> = found.iter().map(percentile).collect();
+                assert_eq!(percentiles, numbers.iter().map(|number| Some(*number as f64)).collect::<Vec<_>>());
+            }
+        })
+    });
+    for task in join_all(tasks).await {
+        task.unwrap();
+    }
+    let stats = store.stats();
+    assert_eq!((source.loads(), stats.loads, stats.misses, stats.entries), (40, 40, 40, 40));
+}
+
+#[tokio::test]
+async fn groups_found_together_fall_back_to_the_default_version_one_by_one() {
+    let of = |percentile| [(Scale::Ce, 20, percentile)];
+    let source = MemorySource::default().with("A", "2026", &of(1.0)).with("A", DEFAULT_VERSION, &of(2.0)).with(
+        "B",
+        DEFAULT_VERSION,
+        &of(3.0),
+    );
+    let options = NormStoreOptions { allow_version_fallback: true, ..NormStoreOptions::default() };
+    let store = store_of(&Arc::new(source), options);
+    let found = store.find_all(&tokens(&["A|2026", "B|2026", "C|2026", "A"])).await.unwrap();
+    let found: Vec<Option<(&str, Option<f64>)>> = found
+        .iter()
+        .map(|found| found.as_ref().map(|found| (found.name.as_str(), found.norms.scales[Scale::Ce].exact(20))))
+        .collect();
+    assert_eq!(found, [Some(("A|2026", Some(1.0))), Some(("B", Some(3.0))), None, Some(("A", Some(2.0)))]);
 }
 
 #[tokio::test]

@@ -8,12 +8,11 @@ use async_trait::async_trait;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, Time};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use hashbrown::HashMap;
 
 use crate::instrument::Instrument;
 use crate::model::norm::{GroupId, GroupNorms};
-use crate::norms::{Chain, ChainTemplate, FoundGroup, GroupToken, NormStore};
+use crate::norms::{Chain, ChainTemplate, GroupToken, NormStore};
 use crate::operators::attributes::{Attribute, NULL_ID};
 use crate::operators::norm_lookup::NormContext;
 use crate::operators::stage_exec::{PlanStage, StageWorker, external};
@@ -34,8 +33,9 @@ const MOST_VALUES: usize = 1 << 16;
 /// How many bytes of norms a worker keeps alive beside the store's own cache before it begins anew.
 const MOST_BYTES: usize = 16 << 20;
 
-/// How many groups a worker loads at once, so that it waits for the slowest of them and not for each.
-const LOADS_AT_ONCE: usize = 16;
+/// How many groups a worker loads together: so many that a table of usual size is read once, so few that their rows fit a few
+/// megabytes.
+const LOADS_AT_ONCE: usize = 1_024;
 
 impl PercentilesStage {
     /// Percentiles by a norm chain, for sessions whose attributes are columns of `input`.
@@ -152,25 +152,23 @@ impl PercentilesWorker {
     async fn load_new_groups(&mut self) -> Result<()> {
         let timer = self.load_time.timer();
         for link in &mut self.links {
-            let new = link.groups.len()..link.named(&self.attributes);
-            let tokens: Vec<Option<GroupToken>> = new.map(|group| link.token(group, &self.attributes)).collect();
-            let mut finds =
-                stream::iter(tokens).map(|token| find(Arc::clone(&self.store), token)).buffered(LOADS_AT_ONCE);
-            while let Some(found) = finds.try_next().await? {
-                self.bytes += found.as_ref().map_or(0, |found| found.norms.bytes());
-                self.groups.add(usize::from(found.is_some()));
-                link.groups.push(found.map(|found| (found.id, Arc::clone(&found.norms))));
+            let (first, end) = (link.groups.len(), link.named(&self.attributes));
+            link.groups.resize(end, None);
+            let (places, tokens): (Vec<usize>, Vec<GroupToken>) =
+                (first..end).filter_map(|group| Some((group, link.token(group, &self.attributes)?))).unzip();
+            for (places, tokens) in places.chunks(LOADS_AT_ONCE).zip(tokens.chunks(LOADS_AT_ONCE)) {
+                let found = self.store.find_all(tokens).await;
+                let found = found.map_err(|error| DataFusionError::External(error.into()))?;
+                for (place, found) in places.iter().zip(found) {
+                    let Some(found) = found else { continue };
+                    self.bytes += found.norms.bytes();
+                    self.groups.add(1);
+                    link.groups[*place] = Some((found.id, Arc::clone(&found.norms)));
+                }
             }
         }
         timer.done();
         Ok(())
-    }
-}
-
-async fn find(store: Arc<NormStore>, token: Option<GroupToken>) -> Result<Option<Arc<FoundGroup>>> {
-    match token {
-        Some(token) => store.find(&token).await.map_err(|error| DataFusionError::External(error.into())),
-        None => Ok(None),
     }
 }
 

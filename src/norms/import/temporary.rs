@@ -8,7 +8,7 @@ use crate::model::norm::GroupNorms;
 use crate::norms::error::NormError;
 use crate::norms::import::{ImportOptions, ImportReport, import};
 use crate::norms::parquet::ParquetNorms;
-use crate::norms::source::{GroupSummary, NormSource};
+use crate::norms::source::{GroupName, GroupSummary, NormSource};
 use crate::storage::{Location, Storage};
 
 /// Norms imported to a temporary directory, which is removed when this is dropped.
@@ -56,8 +56,8 @@ impl NormSource for TemporaryNorms {
         self.norms.digest()
     }
 
-    async fn load(&self, group: &str, version: &str) -> Result<Option<GroupNorms>, NormError> {
-        self.norms.load(group, version).await
+    async fn load(&self, groups: &[GroupName<'_>]) -> Result<Vec<Option<GroupNorms>>, NormError> {
+        self.norms.load(groups).await
     }
 
     fn files(&self) -> Vec<String> {

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::instrument::Instrument;
 use crate::norms::import::parse::keys_of_hundredth;
+use crate::norms::source::load_one;
 use crate::norms::{NormSource, ParquetNorms, open_norms};
 use crate::storage::StorageOptions;
 
@@ -96,7 +97,7 @@ async fn loaded_rows(source: &dyn NormSource) -> Rows {
     let listed: Vec<_> = source.groups().try_collect().await.unwrap();
     let mut rows = Rows::new();
     for summary in &listed {
-        let norms = source.load(&summary.group, &summary.version).await.unwrap().unwrap();
+        let norms = load_one(source, &summary.group, &summary.version).await.unwrap().unwrap();
         let before = rows.len();
         for (scale, held) in norms.scales.iter() {
             for (index, percentile) in held.percentiles.iter().enumerate().filter(|(_, value)| !value.is_nan()) {
@@ -121,9 +122,9 @@ async fn imported_groups_answer_exactly_what_the_csv_says() {
     let norms = workspace.open().await;
     assert_eq!(norms.rows(), 2_019);
     assert_eq!(loaded_rows(&norms).await, expected);
-    assert_eq!(norms.load("AGE:<19", "2026").await.unwrap(), None);
-    assert_eq!(norms.load("AGE:<1", "default").await.unwrap(), None);
-    assert_eq!(norms.load("ZZZ", "default").await.unwrap(), None);
+    assert_eq!(load_one(&norms, "AGE:<19", "2026").await.unwrap(), None);
+    assert_eq!(load_one(&norms, "AGE:<1", "default").await.unwrap(), None);
+    assert_eq!(load_one(&norms, "ZZZ", "default").await.unwrap(), None);
     let validated = validate(&norms, &options().ranges, 10).await.unwrap();
     assert_eq!((validated[0].rows, validated[0].digest_checked), (2_019, true));
 
@@ -217,7 +218,7 @@ async fn a_version_is_written_once_and_never_edited() {
     assert_eq!(workspace.written(), ["2026.1.parquet", "2026.parquet"]);
     let norms = workspace.open().await;
     for version in ["2026", "2026.1"] {
-        let group = norms.load("Total", version).await.unwrap().unwrap();
+        let group = load_one(&norms, "Total", version).await.unwrap().unwrap();
         assert_eq!(group.scales[Scale::Ce].exact(12), Some(5.0), "{version}");
     }
     let bad = ImportOptions { norm_version: Some("a/b".to_owned()), ..options() };
@@ -274,7 +275,8 @@ async fn lfi_in_hundredths_answers_every_exact_key_that_rounds_to_it() {
     assert_eq!(faults(error), ["rows.csv:4: the raw score 101 of LFI is not from 0 to 100"]);
     let file = workspace.file("rows.csv", "norm_group,scale,raw_score,percentile\nTotal,LFI,53,40\nTotal,LFI,54,41\n");
     workspace.import(&[&file], hundredths()).await.unwrap();
-    let lfi = &workspace.open().await.load("Total", "default").await.unwrap().unwrap().scales[Scale::Lfi];
+    let total = load_one(&workspace.open().await, "Total", "default").await.unwrap().unwrap();
+    let lfi = &total.scales[Scale::Lfi];
     let answers = [166, 168, 169, 170, 172, 174].map(|key| lfi.exact(key));
     assert_eq!(answers, [None, Some(40.0), None, Some(40.0), Some(41.0), Some(41.0)]);
 }
@@ -306,9 +308,9 @@ async fn parquet_is_imported_like_csv_whatever_its_types() {
     let path = workspace.parquet("rows.parquet", &batch);
     workspace.import(&[&path], options()).await.unwrap();
     let norms = workspace.open().await;
-    let total = norms.load("Total", "default").await.unwrap().unwrap();
+    let total = load_one(&norms, "Total", "default").await.unwrap().unwrap();
     assert_eq!(total.scales[Scale::Ce].exact(12), Some(0.1 + 0.2), "to the last bit");
-    assert_eq!(norms.load("Spain", "default").await.unwrap().unwrap().scales[Scale::Ce].exact(12), Some(7.25));
+    assert_eq!(load_one(&norms, "Spain", "default").await.unwrap().unwrap().scales[Scale::Ce].exact(12), Some(7.25));
 
     let faulty = RecordBatch::try_from_iter([
         ("percentile", Arc::new(Float64Array::from(vec![Some(5.0), None])) as _),
@@ -344,7 +346,7 @@ async fn a_table_larger_than_the_memory_is_sorted_through_the_disk() {
     let norms = workspace.open().await;
     let validated = validate(&norms, &ranges, 10).await.unwrap();
     assert_eq!(validated[0].rows, rows);
-    let group = norms.load("GROUP:0123", "default").await.unwrap().unwrap();
+    let group = load_one(&norms, "GROUP:0123", "default").await.unwrap().unwrap();
     assert_eq!(group.scales[Scale::Ce].exact(48), Some(100.0));
 
     let parquet = SerializedFileReader::new(std::fs::File::open(workspace.path("norms/default.parquet")).unwrap());
@@ -381,7 +383,10 @@ async fn any_store_is_a_target_and_holds_a_version_once() {
     let again = import(&workspace.storage, inputs(), &folder, options()).await;
     assert!(matches!(again, Err(NormError::VersionExists { .. })), "{again:?}");
     let norms = open_norms(&workspace.storage, "memory:///tables/norms", options()).await.unwrap();
-    assert_eq!(norms.load("Total", "default").await.unwrap().unwrap().scales[Scale::Ce].exact(12), Some(5.0));
+    assert_eq!(
+        load_one(norms.as_ref(), "Total", "default").await.unwrap().unwrap().scales[Scale::Ce].exact(12),
+        Some(5.0)
+    );
 }
 
 #[tokio::test]

@@ -2,15 +2,16 @@
 //!
 //! Tables are sorted by `norm_group, norm_version, scale, raw_score`, with small row groups and pages, as
 //! [`import`](crate::norms::import()) writes them. Opening reads footers. A load searches the row groups' statistics for the
-//! group, reads the page index of those that may hold it (one call to the store, then remembered), and then the few pages
-//! that may hold it (one more call). On a local disk a call costs a hop to a blocking thread and a handful of small reads,
-//! which is why nothing is read in more calls than that.
+//! groups, reads the page index of those that may hold them (one call to the store, then remembered), and then the few pages
+//! that may hold them (one more call). On a local disk a call costs a hop to a blocking thread and a handful of small reads,
+//! which is why nothing is read in more calls than that, and why the groups of a batch of sessions are loaded together.
 
 mod pages;
 pub(crate) mod rows;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -36,7 +37,7 @@ use crate::model::norm::{FREQUENCY, GroupNorms, NORM_GROUP, NORM_VERSION, PERCEN
 use crate::norms::error::{NormError, NotImported};
 use crate::norms::parquet::pages::PageDirectory;
 use crate::norms::parquet::rows::{GroupRows, NormColumns, string_column};
-use crate::norms::source::{GroupSummary, NormSource, hex};
+use crate::norms::source::{GroupName, GroupSummary, NormSource, hex};
 use crate::storage::{Location, ObjectReader};
 
 /// The key of the footer's metadata under which import leaves a digest of the rows.
@@ -45,6 +46,9 @@ pub(crate) const ROWS_DIGEST: &str = "normstream.rows.sha256";
 /// Page directories kept, in bytes: those of [`USUAL_DIRECTORIES`] row groups as import writes them.
 const DIRECTORY_BYTES: u64 = 2 << 20;
 const USUAL_DIRECTORIES: usize = 50;
+
+/// The most chunks decoded at a time when many groups are loaded.
+const MOST_CHUNKS: usize = 64;
 
 /// A row group of more rows is not read without a page index.
 const MAX_ROWS_WITHOUT_PAGES: i64 = 1 << 17;
@@ -165,14 +169,22 @@ impl NormSource for ParquetNorms {
         self.digest.clone()
     }
 
-    async fn load(&self, group: &str, version: &str) -> Result<Option<GroupNorms>, NormError> {
-        let mut rows = GroupRows::default();
+    /// The groups that lie in one row group are read together.
+    async fn load(&self, groups: &[GroupName<'_>]) -> Result<Vec<Option<GroupNorms>>, NormError> {
+        let mut rows: Vec<(GroupName<'_>, GroupRows)> =
+            groups.iter().map(|name| (*name, GroupRows::default())).collect();
+        rows.sort_unstable_by_key(|(name, _)| *name);
+        rows.dedup_by_key(|(name, _)| *name);
         for (number, file) in self.files.iter().enumerate() {
-            let damaged =
-                |reason| NormError::Damaged { location: file.location.clone(), group: group.to_owned(), reason };
-            for row_group in file.row_groups_of(group, version) {
+            let mut wanted: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+            for (name, _) in &rows {
+                for row_group in file.row_groups_of(name.group, name.version) {
+                    wanted.entry(row_group).or_default().push(name.group);
+                }
+            }
+            for (row_group, groups) in wanted {
                 let directory = self.directory(number, row_group).await?;
-                let Some(selection) = directory.rows_of(group) else { continue };
+                let Some(selection) = directory.rows_of(&groups) else { continue };
                 let reader = directory.reader.clone();
                 let projection = ProjectionMask::columns(
                     reader.parquet_schema(),
@@ -181,16 +193,20 @@ impl NormSource for ParquetNorms {
                 let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(file.object.clone(), reader)
                     .with_projection(projection)
                     .with_row_selection(selection)
-                    .with_batch_size(self.chunk_rows)
+                    .with_batch_size(self.chunk_rows * groups.len().min(MOST_CHUNKS))
                     .build()
                     .map_err(NormError::parquet(&file.location))?;
                 while let Some(batch) = batches.try_next().await.map_err(NormError::parquet(&file.location))? {
-                    rows.append(&file.columns(&batch)?, group, version).map_err(damaged)?;
+                    file.append(&batch, &mut rows)?;
                 }
             }
         }
-        let damaged = |reason| NormError::Damaged { location: self.location.clone(), group: group.to_owned(), reason };
-        rows.finish().map_err(damaged)
+        let mut loaded = HashMap::with_capacity(rows.len());
+        for (name, rows) in rows {
+            let damaged = |reason| NormError::damaged(&self.location, name, reason);
+            loaded.insert(name, rows.finish().map_err(damaged)?);
+        }
+        Ok(groups.iter().map(|name| loaded.get(name).cloned().flatten()).collect())
     }
 
     fn files(&self) -> Vec<String> {
@@ -257,9 +273,27 @@ impl NormFile {
             .filter(move |index| may_hold(&row_groups[*index], self.version_column, version))
     }
 
-    /// The columns of a batch; an error of the conversion is one of the file.
-    fn columns(&self, batch: &RecordBatch) -> Result<NormColumns, NormError> {
-        NormColumns::of(batch).map_err(|error| NormError::parquet(&self.location)(error.into()))
+    /// Gives each row of a batch to its group, if that is among those wanted, which are in order.
+    fn append(&self, batch: &RecordBatch, wanted: &mut [(GroupName<'_>, GroupRows)]) -> Result<(), NormError> {
+        let columns = NormColumns::of(batch).map_err(|error| NormError::parquet(&self.location)(error.into()))?;
+        let mut start = 0;
+        while start < columns.len() {
+            // Rows of one group follow each other: it is looked for once.
+            let name = columns.name(start);
+            let end = (start + 1..columns.len()).find(|row| columns.name(*row) != name).unwrap_or(columns.len());
+            if let Some(name) = name
+                && let Ok(place) = wanted.binary_search_by(|(known, _)| (*known).cmp(&name))
+            {
+                for row in start..end {
+                    wanted[place]
+                        .1
+                        .push(&columns, row)
+                        .map_err(|reason| NormError::damaged(&self.location, name, reason))?;
+                }
+            }
+            start = end;
+        }
+        Ok(())
     }
 
     /// All rows in file order, with the given columns.

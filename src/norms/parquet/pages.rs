@@ -65,10 +65,11 @@ impl PageDirectory {
         Ok(PageDirectory { reader: ArrowReaderMetadata::try_new(Arc::new(metadata), options)?, group_column, rows })
     }
 
-    /// The rows of the pages that may hold a group: all rows without a page index, `None` when no page can hold it.
+    /// The rows of the pages that may hold any of `groups`, which are in order: all rows without a page index, `None` when no page
+    /// can hold one.
     ///
-    /// Bounds may be truncated, so a page may turn out not to hold the group; a page that holds it is never left out.
-    pub(crate) fn rows_of(&self, group: &str) -> Option<RowSelection> {
+    /// Bounds may be truncated, so a page may turn out not to hold a group; a page that holds one is never left out.
+    pub(crate) fn rows_of(&self, groups: &[&str]) -> Option<RowSelection> {
         let metadata = self.reader.metadata();
         let bounds = metadata.column_index().and_then(|rows| rows.first()?.get(self.group_column));
         let pages = metadata.offset_index().and_then(|rows| rows.first()?.get(self.group_column));
@@ -80,7 +81,8 @@ impl PageDirectory {
         let mut selected: Vec<Range<usize>> = Vec::new();
         for (page, start) in starts.iter().enumerate() {
             let (Some(lowest), Some(highest)) = (bounds.min_value(page), bounds.max_value(page)) else { continue };
-            if lowest <= group.as_bytes() && group.as_bytes() <= highest {
+            let first = groups.partition_point(|group| group.as_bytes() < lowest);
+            if groups.get(first).is_some_and(|group| group.as_bytes() <= highest) {
                 selected.push(*start..starts.get(page + 1).copied().unwrap_or(self.rows));
             }
         }

@@ -10,6 +10,7 @@ use arrow::error::ArrowError;
 use crate::model::norm::{DenseNorms, GroupNorms, NORM_GROUP, NORM_VERSION, PERCENTILE, RAW_SCORE, SCALE};
 use crate::model::{PerScale, Scale};
 use crate::norms::error::Damage;
+use crate::norms::source::GroupName;
 
 /// The most raw scores that one scale of a group may span; far more than any instrument has. Bounds a dense array whatever
 /// a file says.
@@ -39,11 +40,10 @@ impl NormColumns {
         self.group.len()
     }
 
-    pub(crate) fn is_of(&self, row: usize, group: &str, version: &str) -> bool {
-        self.group.is_valid(row)
-            && self.version.is_valid(row)
-            && self.group.value(row) == group
-            && self.version.value(row) == version
+    /// The group and the version of a row; `None` if either is null, which no one asks for.
+    pub(crate) fn name(&self, row: usize) -> Option<GroupName<'_>> {
+        let is_valid = self.group.is_valid(row) && self.version.is_valid(row);
+        is_valid.then(|| GroupName { group: self.group.value(row), version: self.version.value(row) })
     }
 
     /// Scale, raw score and percentile of a row.
@@ -75,15 +75,13 @@ pub(crate) struct GroupRows {
 }
 
 impl GroupRows {
-    /// Takes the rows of a batch that belong to the group.
-    pub(crate) fn append(&mut self, columns: &NormColumns, group: &str, version: &str) -> Result<(), Damage> {
-        for row in (0..columns.len()).filter(|row| columns.is_of(*row, group, version)) {
-            let (scale, raw, percentile) = columns.values(row)?;
-            if !(0.0..=100.0).contains(&percentile) {
-                return Err(Damage::Percentile { scale, raw, percentile });
-            }
-            self.scales[scale].push((raw, percentile));
+    /// Takes a row of the group.
+    pub(crate) fn push(&mut self, columns: &NormColumns, row: usize) -> Result<(), Damage> {
+        let (scale, raw, percentile) = columns.values(row)?;
+        if !(0.0..=100.0).contains(&percentile) {
+            return Err(Damage::Percentile { scale, raw, percentile });
         }
+        self.scales[scale].push((raw, percentile));
         Ok(())
     }
 
@@ -146,8 +144,11 @@ mod tests {
     }
 
     fn group(rows: &[(&str, &str, &str, i32, f64)]) -> Result<Option<GroupNorms>, Damage> {
-        let mut collected = GroupRows::default();
-        collected.append(&batch(rows), "Total", "default")?;
+        let (mut collected, columns) = (GroupRows::default(), batch(rows));
+        let total = GroupName { group: "Total", version: "default" };
+        for row in (0..columns.len()).filter(|row| columns.name(*row) == Some(total)) {
+            collected.push(&columns, row)?;
+        }
         collected.finish()
     }
 
@@ -197,7 +198,7 @@ mod tests {
             ("percentile", Arc::new(Int64Array::from(vec![7])) as _),
         ]);
         let columns = NormColumns::of(&batch.unwrap()).unwrap();
-        assert!(columns.is_of(0, "Total", "default"));
+        assert_eq!(columns.name(0), Some(GroupName { group: "Total", version: "default" }));
         assert_eq!(columns.values(0), Ok((Scale::Ce, 12, 7.0)));
     }
 }

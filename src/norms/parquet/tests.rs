@@ -19,6 +19,7 @@ use super::*;
 use crate::instrument::Instrument;
 use crate::norms::error::Damage;
 use crate::norms::import::{ImportOptions, import};
+use crate::norms::source::load_one;
 use crate::storage::{Storage, StorageOptions};
 
 /// A store in memory that notes what is read: one list of ranges a call.
@@ -139,7 +140,7 @@ async fn opening_reads_the_footer_and_a_load_reads_a_few_pages_in_two_calls() {
 
     // Group 26 lies in the first and in the second row group; the page index of the first is known by then.
     for (group, expected_calls) in [(0, 2), (26, 3), (27, 1), (123, 2), (199, 2)] {
-        let held = norms.load(&format!("GROUP:{group:04}"), "default").await.unwrap().unwrap();
+        let held = load_one(&norms, &format!("GROUP:{group:04}"), "default").await.unwrap().unwrap();
         for (scale, range) in Instrument::klsi4().raw_ranges().iter() {
             for raw in range.lowest..=range.highest {
                 let expected = percentile(group, raw, (range.lowest, range.highest));
@@ -152,9 +153,30 @@ async fn opening_reads_the_footer_and_a_load_reads_a_few_pages_in_two_calls() {
         assert!(bytes < size / 10, "group {group}: {bytes} of {size} bytes");
     }
 
-    assert_eq!(norms.load("GROUP:9999", "default").await.unwrap(), None);
-    assert_eq!(norms.load("GROUP:0030", "2026").await.unwrap(), None);
+    assert_eq!(load_one(&norms, "GROUP:9999", "default").await.unwrap(), None);
+    assert_eq!(load_one(&norms, "GROUP:0030", "2026").await.unwrap(), None);
     assert_eq!(store.take_calls().len(), 0, "statistics tell that neither can be there");
+}
+
+#[tokio::test]
+async fn groups_that_are_loaded_together_are_read_together() {
+    let store = imported(200).await;
+    let norms = open(&store).await.unwrap();
+    store.take_calls();
+    // Backwards, with one that is not there and one in a version that is not there.
+    let names: Vec<String> = (0..201).rev().map(|group| format!("GROUP:{group:04}")).collect();
+    let mut wanted: Vec<GroupName<'_>> = names.iter().map(|group| GroupName { group, version: "default" }).collect();
+    wanted.push(GroupName { group: "GROUP:0007", version: "2026" });
+    let loaded = norms.load(&wanted).await.unwrap();
+    assert_eq!(loaded.len(), 202);
+    assert_eq!((&loaded[0], &loaded[201]), (&None, &None));
+    for (norms, group) in loaded[1..201].iter().zip((0..200).rev()) {
+        let range = Instrument::klsi4().raw_ranges()[Scale::Ce];
+        let expected = percentile(group, range.lowest + 3, (range.lowest, range.highest));
+        assert_eq!(norms.as_ref().unwrap().scales[Scale::Ce].exact(range.lowest + 3), Some(expected), "{group}");
+    }
+    let calls = store.take_calls().len();
+    assert_eq!(calls, 16, "the page index and the pages of each of eight row groups");
 }
 
 #[derive(Clone)]
@@ -215,7 +237,7 @@ async fn a_sorted_table_of_another_writer_without_page_index_works() {
         .set_max_row_group_row_count(Some(5_000));
     let store = sorted_table(1_000).foreign(properties.build()).await;
     let norms = open(&store).await.unwrap();
-    let held = norms.load("G:00777", "default").await.unwrap().unwrap();
+    let held = load_one(&norms, "G:00777", "default").await.unwrap().unwrap();
     assert_eq!(held.scales[Scale::Ce].exact(48), Some(48.0));
     assert_eq!(held.scales[Scale::Ce].percentiles.len(), 37);
 }
@@ -278,11 +300,11 @@ async fn groups_that_only_differ_beyond_the_length_of_truncated_statistics_are_t
     let store = Table::of(rows).foreign(properties.build()).await;
     let norms = open(&store).await.unwrap();
     for group in [0, 8, 31, 49] {
-        let held = norms.load(&long(group), "default").await.unwrap().unwrap();
+        let held = load_one(&norms, &long(group), "default").await.unwrap().unwrap();
         assert_eq!(held.scales[Scale::Ce].percentiles.as_ref(), vec![group as f64; 37]);
     }
-    assert_eq!(norms.load(&long(50), "default").await.unwrap(), None);
-    assert_eq!(norms.load("COUNTRY:", "default").await.unwrap(), None);
+    assert_eq!(load_one(&norms, &long(50), "default").await.unwrap(), None);
+    assert_eq!(load_one(&norms, "COUNTRY:", "default").await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -290,8 +312,8 @@ async fn damaged_rows_are_errors_of_their_group_alone() {
     let rows = [("A", 12, 1.0), ("B", 12, 1.0), ("B", 12, 2.0), ("C", 12, 200.0)];
     let rows = rows.map(|(group, raw, percentile)| (group.to_owned(), raw, percentile));
     let norms = open(&Table::of(rows).foreign(WriterProperties::default()).await).await.unwrap();
-    assert!(norms.load("A", "default").await.unwrap().is_some());
-    let damage = async |group| match norms.load(group, "default").await {
+    assert!(load_one(&norms, "A", "default").await.unwrap().is_some());
+    let damage = async |group| match load_one(&norms, group, "default").await {
         Err(NormError::Damaged { reason, .. }) => reason,
         other => panic!("{other:?}"),
     };
