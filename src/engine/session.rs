@@ -4,9 +4,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
 use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::object_store::ObjectStoreRegistry;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use object_store::ObjectStore;
 use url::Url;
@@ -61,8 +62,22 @@ pub fn session_context(options: EngineOptions, storage: &Storage, norms: Arc<Nor
     execution.collect_statistics = false;
     execution.parquet.schema_force_view_types = false;
     // Every sort sets this much aside for merging, and a plan may have several.
-    execution.sort_spill_reservation_bytes = (options.memory_limit / 16).min(MOST_MERGE_MEMORY);
+    execution.sort_spill_reservation_bytes = merge_memory(options.memory_limit);
     Ok(SessionContext::new_with_config_rt(NormContext::install(config, norms), runtime))
+}
+
+/// A context in which a plan has a memory pool of `bytes` to itself.
+pub fn with_memory(context: &SessionContext, bytes: usize) -> Arc<TaskContext> {
+    let memory_pool = Arc::new(SpillingPool::new(bytes));
+    let runtime = RuntimeEnv { memory_pool, ..RuntimeEnv::clone(&context.runtime_env()) };
+    let mut config = context.copied_config();
+    config.options_mut().execution.sort_spill_reservation_bytes = merge_memory(bytes);
+    Arc::new(TaskContext::from(context).with_session_config(config).with_runtime(Arc::new(runtime)))
+}
+
+/// What a sort sets aside for merging at a memory limit.
+fn merge_memory(limit: usize) -> usize {
+    (limit / 16).min(MOST_MERGE_MEMORY)
 }
 
 /// The stores of [`Storage`], as DataFusion looks them up.

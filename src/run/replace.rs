@@ -21,6 +21,7 @@ use datafusion::datasource::object_store::ObjectStoreUrl;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::col;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
@@ -31,7 +32,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use object_store::ObjectMeta;
 
-use crate::engine::FileFormat;
+use crate::engine::{FileFormat, with_memory};
 use crate::model::result::timestamp_type;
 use crate::model::session::{COMPLETED_AT, SESSION_ID};
 use crate::run::encode::PartEncoder;
@@ -72,13 +73,18 @@ impl Gone {
     }
 }
 
+/// One part in so many of the memory limit is for the sort, and at least [`LEAST_FOR_SORT`] bytes of it.
+const SORT_SHARE: usize = 4;
+const LEAST_FOR_SORT: usize = 16 << 20;
+
 const IS_NEW: &str = "is_new";
 const FILE: &str = "file";
 const ROW: &str = "row";
 
 /// Finds the rows that go, of each candidate in turn.
 ///
-/// Memory: a bit for each row, and what the sort may hold before it spills.
+/// Memory: a bit for each row, and a quarter of the limit for the sort, so that a run that replaces needs little more than one
+/// that appends.
 pub(super) async fn rows_that_go(
     job: &ScoreJob,
     table: &SchemaRef,
@@ -87,7 +93,11 @@ pub(super) async fn rows_that_go(
 ) -> Result<Vec<Gone>, RunError> {
     let mut gone = vec![Gone::default(); candidates.len()];
     let Some(plan) = sorted(table, candidates)? else { return Ok(gone) };
-    let mut batches = plan.execute(0, job.context.task_ctx())?;
+    let memory = match job.context.runtime_env().memory_pool.memory_limit() {
+        MemoryLimit::Finite(limit) => with_memory(&job.context, (limit / SORT_SHARE).max(LEAST_FOR_SORT).min(limit)),
+        _ => job.context.task_ctx(),
+    };
+    let mut batches = plan.execute(0, memory)?;
     let id_type = plan.schema().field(0).data_type().clone();
     let converter = RowConverter::new(vec![SortField::new(id_type)])?;
     let mut last: Option<Last> = None;
