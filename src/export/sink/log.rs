@@ -2,6 +2,10 @@
 //!
 //! An entry is written only where there is none of its number, which every store can do in one request: of two processes that
 //! go on from the same entry one wins, and the other knows. Everything that must not happen twice hangs on that.
+//!
+//! Commits stay for good, each with the number of the one before it. Other entries go when a later lease has dealt with what they
+//! noted. Then a number may be free again that somebody who was held up for long still means to write: so an entry counts only if
+//! it is the newest once it is there, or, as a commit, if the newest leads back to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +23,8 @@ use crate::storage::{Location, Storage, StorageError};
 const LEASE: Duration = Duration::from_secs(60);
 /// How often it is renewed.
 const RENEWAL: Duration = Duration::from_secs(20);
+/// How often the newest entry is looked for, when it goes in between.
+const LOOKS: usize = 5;
 /// How often a lease that another process has is asked for again.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -71,12 +77,41 @@ impl StoreLog {
 
     /// The newest entry and its number.
     pub(super) async fn newest(&self) -> Result<Option<(u64, Entry)>, ExportError> {
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            let Some(number) = self.numbers().await?.pop() else { return Ok(None) };
+            match self.entry(number).await {
+                Ok(entry) => return Ok(Some((number, entry))),
+                // It went when a newer one came.
+                Err(ExportError::Storage(StorageError::NotFound { .. })) if looks < LOOKS => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The numbers of all entries, in order.
+    async fn numbers(&self) -> Result<Vec<u64>, ExportError> {
         let objects = self.folder.list_files().await?;
         let number = |name: &str| name.strip_suffix(".json").and_then(|number| number.parse::<u64>().ok());
-        match objects.iter().filter_map(|object| number(object.location.filename()?)).max() {
-            Some(number) => Ok(Some((number, self.entry(number).await?))),
-            None => Ok(None),
+        let mut numbers: Vec<u64> = objects.iter().filter_map(|object| number(object.location.filename()?)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Whether an entry is the newest, or a commit that the newest goes on from.
+    async fn leads_back_to(&self, wanted: u64) -> Result<bool, ExportError> {
+        let mut at = self.newest().await?;
+        while let Some((number, Entry { last, .. })) = at {
+            if number <= wanted {
+                return Ok(number == wanted);
+            }
+            at = match last {
+                Some(last) => Some((last, self.entry(last).await?)),
+                None => None,
+            };
         }
+        Ok(false)
     }
 
     /// The entry of a number.
@@ -178,6 +213,13 @@ impl Position {
             Err(StorageError::AlreadyExists { .. }) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
+        let counts = match &entry.event {
+            Event::Commit { .. } | Event::Set { .. } => log.leads_back_to(number).await?,
+            Event::Lease | Event::Begin { .. } | Event::Release => log.numbers().await?.last() == Some(&number),
+        };
+        if !counts {
+            return Ok(false);
+        }
         *self = Self::after(Some((number, entry)));
         Ok(true)
     }
@@ -223,9 +265,46 @@ impl LogLease {
         (position.cursor, position.slot)
     }
 
-    /// The number of the entry that this stands at.
-    pub(super) async fn number(&self) -> Option<u64> {
-        self.position.lock().await.number
+    /// The last commit, and what was noted after it by those who had the lease before.
+    pub(super) async fn left_behind(&self) -> Result<(Option<Event>, Vec<Event>), ExportError> {
+        let (last, number) = self.place().await;
+        let after = last.map_or(0, |last| last + 1);
+        let mut noted = Vec::new();
+        for number in self.log.numbers().await?.into_iter().filter(|entry| (after..number).contains(entry)) {
+            noted.push(self.log.entry(number).await?.event);
+        }
+        let commit = match last {
+            Some(last) => Some(self.log.entry(last).await?.event),
+            None => None,
+        };
+        Ok((commit, noted))
+    }
+
+    /// Removes the entries that nobody needs, from the last commit but one to this lease, once what they noted has been dealt with.
+    pub(super) async fn prune(&self) {
+        let pruned = async {
+            let (last, number) = self.place().await;
+            let before = match last {
+                Some(last) => self.log.entry(last).await?.last,
+                None => None,
+            };
+            let after = before.map_or(0, |before| before + 1);
+            for entry in self.log.numbers().await? {
+                if (after..number).contains(&entry) && Some(entry) != last {
+                    self.log.at(entry).delete().await?;
+                }
+            }
+            Ok::<_, ExportError>(())
+        };
+        if let Err(error) = pruned.await {
+            tracing::debug!(%error, "entries of a log that nobody needs are still there");
+        }
+    }
+
+    /// The numbers of the last commit and of the entry that this stands at.
+    async fn place(&self) -> (Option<u64>, u64) {
+        let position = self.position.lock().await;
+        (position.last, position.number.unwrap_or(0))
     }
 
     /// Gives the lease back.
@@ -274,6 +353,40 @@ mod tests {
         assert!(!two.append(&log, "two", Event::Lease, true).await.unwrap());
         assert!(one.append(&log, "one", Event::Release, false).await.unwrap());
         assert_eq!(log.newest().await.unwrap().unwrap().0, 1);
+    }
+
+    #[tokio::test]
+    async fn entries_that_nobody_needs_go_and_who_stood_at_one_of_them_cannot_go_on() {
+        let log = log();
+        let first = log.lease(Duration::ZERO).await.unwrap().unwrap();
+        let mut late = [Some(0), None].map(|number| Position { number, cursor: None, slot: None, last: None });
+        first.release().await;
+        let second = log.lease(Duration::ZERO).await.unwrap().unwrap();
+        second.prune().await;
+        assert_eq!(log.numbers().await.unwrap(), [2]);
+        let commit = Event::Commit { receipt: receipt(), files: Vec::new(), replaced: Vec::new() };
+        assert!(!late[0].append(&log, "late", commit.clone(), true).await.unwrap());
+        assert!(!late[1].append(&log, "late", Event::Lease, true).await.unwrap());
+        assert!(second.append(commit).await.unwrap());
+        second.release().await;
+        for _ in 0..3 {
+            let lease = log.lease(Duration::ZERO).await.unwrap().unwrap();
+            lease.prune().await;
+            lease.release().await;
+        }
+        // The commit, the last lease and its end.
+        assert_eq!(log.numbers().await.unwrap(), [3, 9, 10]);
+        let newest = log.newest().await.unwrap();
+        assert_eq!(log.commits(newest, |_| true).await.unwrap().len(), 1);
+    }
+
+    fn receipt() -> Receipt {
+        let fields = serde_json::json!({
+            "run_id": "r", "export": "e", "target": "t", "table": "t", "mode": "append", "slice": "everything",
+            "cursor": null, "slot": null, "run_at": "2024-05-01T00:00:00Z", "query_digest": "", "rows": 0, "bytes": 0,
+            "seconds": 0.0,
+        });
+        serde_json::from_value(fields).unwrap()
     }
 
     #[tokio::test]

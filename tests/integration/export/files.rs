@@ -31,8 +31,16 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// What a Python program prints; `None` where it or its libraries are missing outside the build server.
 pub fn python(program: &str, arguments: &[&Path]) -> Option<String> {
-    let output = Command::new("python3").args(["-c", program]).args(arguments).output().ok();
-    match output {
+    answer(Command::new("python3").args(["-c", program]).args(arguments))
+}
+
+/// The same of a program in a file.
+pub fn python_file(program: &Path, arguments: &[&Path]) -> Option<String> {
+    answer(Command::new("python3").arg(program).args(arguments))
+}
+
+fn answer(python: &mut Command) -> Option<String> {
+    match python.output().ok() {
         Some(output) if output.status.success() => Some(String::from_utf8(output.stdout).unwrap().trim().to_owned()),
         output => {
             let error = output.map(|output| String::from_utf8_lossy(&output.stderr).into_owned()).unwrap_or_default();

@@ -6,6 +6,7 @@ mod delta;
 mod files;
 mod postgres;
 mod rate;
+mod readers;
 mod schedule;
 mod tls;
 

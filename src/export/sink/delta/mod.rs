@@ -158,6 +158,7 @@ impl Sink for DeltaSink {
 
     async fn lease(&self, patience: Duration) -> Result<Option<Box<dyn Lease>>, ExportError> {
         let Some(lease) = self.log.lease(patience).await? else { return Ok(None) };
+        lease.prune().await;
         Ok(Some(Box::new(DeltaLease { sink: self.clone(), lease })))
     }
 }

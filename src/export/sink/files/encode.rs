@@ -32,7 +32,8 @@ pub(super) struct Files {
     single: Option<Location>,
     format: FileFormat,
     schema: SchemaRef,
-    run_id: String,
+    /// What the names of the files begin with.
+    prefix: String,
     open: BTreeMap<String, FileWriter>,
     finished: Vec<FileWriter>,
     begun: usize,
@@ -45,9 +46,11 @@ impl Files {
         single: Option<Location>,
         format: FileFormat,
         schema: SchemaRef,
-        run_id: String,
+        run_id: &str,
     ) -> Self {
-        Self { storage, root, single, format, schema, run_id, open: BTreeMap::new(), finished: Vec::new(), begun: 0 }
+        // Another process may be at the same run and think that it has the lease: no file is written twice.
+        let prefix = format!("{run_id}-{:08x}", rand::random::<u32>());
+        Self { storage, root, single, format, schema, prefix, open: BTreeMap::new(), finished: Vec::new(), begun: 0 }
     }
 
     /// Appends rows to the file of a folder, relative to the root.
@@ -74,12 +77,11 @@ impl Files {
         if self.open.len() >= OPEN_FILES {
             self.close_all().await?;
         }
-        let name = format!("{folder}{}-{:05}.{}", self.run_id, self.begun, self.format.name());
+        let name = format!("{folder}{}-{:05}.{}", self.prefix, self.begun, self.format.name());
         self.begun += 1;
         let (at, overwrite) = match &self.single {
             Some(single) => (single.clone(), true),
-            // What an export of the same id left behind was removed with the lease.
-            None => (self.root.child(&name), true),
+            None => (self.root.child(&name), false),
         };
         let upload = self.storage.upload(&at, overwrite).await?;
         FileWriter::new(name, upload, self.format, &self.schema).await

@@ -123,25 +123,19 @@ struct FileLease {
 impl FileLease {
     /// Removes what processes before this one have noted and not committed, and what their commits replaced.
     async fn recover(&self) -> Result<(), ExportError> {
-        let mut number = self.lease.number().await;
-        while let Some(current) = number {
-            match self.sink.log.entry(current).await?.event {
-                Event::Begin { files } => {
-                    for file in files {
-                        self.sink.remove(&file).await?;
-                    }
-                }
-                Event::Commit { replaced, .. } => {
-                    for file in replaced {
-                        self.sink.remove(&file).await?;
-                    }
-                    break;
-                }
-                Event::Set { .. } => break,
-                Event::Lease | Event::Release => {}
-            }
-            number = current.checked_sub(1);
+        let (commit, noted) = self.lease.left_behind().await?;
+        let replaced = match commit {
+            Some(Event::Commit { replaced, .. }) => replaced,
+            _ => Vec::new(),
+        };
+        let unfinished = noted.into_iter().filter_map(|event| match event {
+            Event::Begin { files } => Some(files),
+            _ => None,
+        });
+        for file in unfinished.flatten().chain(replaced) {
+            self.sink.remove(&file).await?;
         }
+        self.lease.prune().await;
         Ok(())
     }
 
@@ -181,7 +175,7 @@ impl FileLease {
             self.sink.single.clone(),
             self.sink.format,
             partitions.file_schema(),
-            load.receipt.run_id.clone(),
+            &load.receipt.run_id,
         );
         while let Some(batch) = load.rows.next().await {
             let batch = batch.map_err(|error| ExportError::Query {
