@@ -15,8 +15,8 @@ use crate::engine::{EngineError, EngineOptions, FilesTable, ResultsTable};
 use crate::export::query::Parameters;
 use crate::export::{ExportError, ExportJob, Mode, Slice};
 use crate::norms::NormStore;
-use crate::storage::Storage;
-use crate::table::{DataFile, Table};
+use crate::storage::{Storage, StorageError};
+use crate::table::{DataFile, Table, TableError};
 
 /// What queries of exports can name.
 #[derive(Clone)]
@@ -119,8 +119,14 @@ impl Source {
             return Err(ExportError::Rewritten { table: table.root().to_string(), version: through });
         }
         let added: Vec<DataFile> = now.files.into_iter().filter(|file| !old.contains(&file.path)).collect();
-        let added = FilesTable::of_parquet(context, table.locations(&added).await?, now.schema).await;
-        Ok(Arc::new(added.map_err(|source| query_failed(&job.name, source))?))
+        match FilesTable::of_parquet(context, table.locations(&added).await?, now.schema).await {
+            Ok(added) => Ok(Arc::new(added)),
+            // They move up when a run has been committed; the next attempt finds them.
+            Err(EngineError::Storage(StorageError::NotFound { .. })) => {
+                Err(TableError::FilesMoved { table: table.root().to_string() }.into())
+            }
+            Err(error) => Err(query_failed(&job.name, error)),
+        }
     }
 }
 

@@ -50,6 +50,11 @@ async fn a_delta_table_is_appended_to_upserted_and_overwritten() {
     assert_eq!(refused(&twice).await, "nightly gives a key more than once (7); upsert needs one row a key");
     let other = into(folder.path(), "SELECT 1 AS id, 2 AS state", Mode::Append);
     assert!(refused(&other).await.contains("state is Utf8 there and Int64 here"), "{}", refused(&other).await);
+    let occupied = tempfile::tempdir().unwrap();
+    std::fs::create_dir(occupied.path().join("scores")).unwrap();
+    std::fs::write(occupied.path().join("scores/notes.txt"), "mine").unwrap();
+    let error = refused(&into(occupied.path(), &rows("a", 1, 1), Mode::Append)).await;
+    assert!(error.contains("is not a table, and holds 'notes.txt'"), "{error}");
     export(&into(folder.path(), &rows("d", 1, 1), Mode::Overwrite)).await;
     agrees("3 1 1d");
 }

@@ -206,12 +206,17 @@ impl Lease for DeltaLease {
         let began = Instant::now();
         crash_point!("export::leased");
         let (table, run_id) = (&self.sink.table, load.receipt.run_id.clone());
-        if let Some(snapshot) = table.snapshot().await?
-            && snapshot.transaction(&run_mark(&run_id)).await?.is_some()
-        {
-            let receipts = self.sink.receipts(&snapshot, LOOK_BACK).await?;
-            let done = receipts.into_iter().find(|receipt| receipt.run_id == run_id);
-            return Ok(Loaded::AlreadyDone(done.unwrap_or(load.receipt)));
+        match table.snapshot().await? {
+            Some(snapshot) if snapshot.transaction(&run_mark(&run_id)).await?.is_some() => {
+                let receipts = self.sink.receipts(&snapshot, LOOK_BACK).await?;
+                let done = receipts.into_iter().find(|receipt| receipt.run_id == run_id);
+                return Ok(Loaded::AlreadyDone(done.unwrap_or(load.receipt)));
+            }
+            Some(_) => {}
+            None => {
+                table.check_new().await?;
+                table.begin().await?;
+            }
         }
         let mut writer = TableWriter::new(table, &load.rows.schema(), &run_id)?;
         writer.write_all(&mut load.rows, &self.sink.export).await?;
