@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use normstream::instrument::Instrument;
 use normstream::model::Scale;
-use normstream::norms::{GroupToken, ImportOptions, NormSource, NormStore, NormStoreOptions, ParquetNorms, import};
+use normstream::model::norm::GroupNorms;
+use normstream::norms::{
+    GroupName, GroupToken, ImportOptions, NormSource, NormStore, NormStoreOptions, ParquetNorms, import,
+};
 use normstream::storage::{Location, Storage, StorageOptions};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -66,6 +69,11 @@ impl Table {
     fn place(&self) -> Location {
         self.storage.open(self.directory.path().join("norms").to_str().unwrap()).unwrap()
     }
+}
+
+async fn load_one(source: &ParquetNorms, group: &str) -> GroupNorms {
+    let name = GroupName { group, version: "default" };
+    source.load(&[name]).await.unwrap().pop().flatten().unwrap()
 }
 
 fn group_name(number: usize) -> String {
@@ -173,7 +181,7 @@ fn norms(criterion: &mut Criterion) {
     group.bench_function("cold lookup: load a group, page index known", |bencher| {
         bencher.to_async(&runtime).iter(|| async {
             let number = next.fetch_add(1, Ordering::Relaxed) * 37 % 44;
-            source.load(&group_name(number), "default").await.unwrap().unwrap()
+            load_one(&source, &group_name(number)).await
         });
     });
     group.bench_function("cold lookup: load a group, nothing known", |bencher| {
@@ -184,13 +192,21 @@ fn norms(criterion: &mut Criterion) {
                 for _ in 0..iterations {
                     let source = ParquetNorms::open(&place, 100).await.unwrap();
                     let started = Instant::now();
-                    black_box(source.load(&group_name(700), "default").await.unwrap().unwrap());
+                    black_box(load_one(&source, &group_name(700)).await);
                     loading += started.elapsed();
                 }
                 loading
             }
         });
     });
+
+    let names: Vec<String> = (0..GROUPS).map(group_name).collect();
+    let all: Vec<GroupName<'_>> = names.iter().map(|group| GroupName { group, version: "default" }).collect();
+    group.sample_size(20);
+    group.bench_function("cold lookup: load all groups together", |bencher| {
+        bencher.to_async(&runtime).iter(|| async { source.load(&all).await.unwrap().len() });
+    });
+    group.sample_size(100);
 
     group.throughput(Throughput::Elements((TASKS * 10_000) as u64));
     group.bench_function("warm lookups of 8 tasks at once", |bencher| {

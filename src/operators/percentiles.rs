@@ -33,9 +33,9 @@ const MOST_VALUES: usize = 1 << 16;
 /// How many bytes of norms a worker keeps alive beside the store's own cache before it begins anew.
 const MOST_BYTES: usize = 16 << 20;
 
-/// How many groups a worker loads together: so many that a table of usual size is read once, so few that their rows fit a few
-/// megabytes.
-const LOADS_AT_ONCE: usize = 1_024;
+/// How many groups a worker loads together: so many that few of them lie in a row group alone, so few that workers that need the
+/// same groups at the start of a run load some each.
+const LOADS_AT_ONCE: usize = 256;
 
 impl PercentilesStage {
     /// Percentiles by a norm chain, for sessions whose attributes are columns of `input`.

@@ -86,8 +86,8 @@ async fn validate_table(
                 }
             };
             let current = SortedRow {
-                version: columns.version.value(index),
-                group: columns.group.value(index),
+                version: columns.version.value(index).unwrap_or_default(),
+                group: columns.group.value(index).unwrap_or_default(),
                 scale,
                 raw,
                 percentile,

@@ -36,7 +36,7 @@ use crate::model::Scale;
 use crate::model::norm::{FREQUENCY, GroupNorms, NORM_GROUP, NORM_VERSION, PERCENTILE, RAW_SCORE, SCALE};
 use crate::norms::error::{NormError, NotImported};
 use crate::norms::parquet::pages::PageDirectory;
-use crate::norms::parquet::rows::{GroupRows, NormColumns, string_column};
+use crate::norms::parquet::rows::{GroupRows, NormColumns, TextColumn};
 use crate::norms::source::{GroupName, GroupSummary, NormSource, hex};
 use crate::storage::{Location, ObjectReader};
 
@@ -279,9 +279,8 @@ impl NormFile {
         let mut start = 0;
         while start < columns.len() {
             // Rows of one group follow each other: it is looked for once.
-            let name = columns.name(start);
-            let end = (start + 1..columns.len()).find(|row| columns.name(*row) != name).unwrap_or(columns.len());
-            if let Some(name) = name
+            let end = columns.end_of_name(start);
+            if let Some(name) = columns.name(start)
                 && let Ok(place) = wanted.binary_search_by(|(known, _)| (*known).cmp(&name))
             {
                 for row in start..end {
@@ -331,11 +330,11 @@ impl NormFile {
         batch: &RecordBatch,
     ) -> Result<Vec<GroupSummary>, NormError> {
         let column =
-            |name| string_column(batch, name).map_err(|error| NormError::parquet(&self.location)(error.into()));
+            |name| TextColumn::of(batch, name).map_err(|error| NormError::parquet(&self.location)(error.into()));
         let (groups, versions, scales) = (column(NORM_GROUP)?, column(NORM_VERSION)?, column(SCALE)?);
         let mut ended = Vec::new();
         for row in 0..batch.num_rows() {
-            let (group, version) = (groups.value(row), versions.value(row));
+            let [group, version, scale] = [&groups, &versions, &scales].map(|text| text.value(row).unwrap_or_default());
             let same = current.as_ref().is_some_and(|summary| summary.group == group && summary.version == version);
             if !same {
                 ended.extend(current.take());
@@ -347,7 +346,7 @@ impl NormFile {
                 rows: 0,
             });
             summary.rows += 1;
-            if let Some(scale) = Scale::from_code(scales.value(row))
+            if let Some(scale) = Scale::from_code(scale)
                 && let Err(place) = summary.scales.binary_search(&scale)
             {
                 summary.scales.insert(place, scale);

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use bytes::Bytes;
 use object_store::ObjectStore;
 use parquet::DecodeResult;
@@ -14,6 +15,7 @@ use parquet::file::metadata::{
 };
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
+use crate::norms::parquet::rows::TextColumn;
 use crate::storage::ObjectReader;
 
 /// The metadata of one row group alone, with the page index of that row group: what a reader needs to fetch a few pages.
@@ -62,7 +64,10 @@ impl PageDirectory {
         }
         // The Arrow schema in the footer is left alone: it costs more to parse than the pages cost to read.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        Ok(PageDirectory { reader: ArrowReaderMetadata::try_new(Arc::new(metadata), options)?, group_column, rows })
+        let metadata = Arc::new(metadata);
+        let found = ArrowReaderMetadata::try_new(Arc::clone(&metadata), options.clone())?;
+        let reader = ArrowReaderMetadata::try_new(metadata, options.with_schema(with_text_as_keys(found.schema())))?;
+        Ok(PageDirectory { reader, group_column, rows })
     }
 
     /// The rows of the pages that may hold any of `groups`, which are in order: all rows without a page index, `None` when no page
@@ -93,6 +98,15 @@ impl PageDirectory {
     pub(crate) fn bytes(&self) -> usize {
         self.reader.metadata().memory_size()
     }
+}
+
+/// A schema in which text is not copied for each row.
+fn with_text_as_keys(schema: &Schema) -> SchemaRef {
+    let field = |field: &FieldRef| match field.data_type() {
+        DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(TextColumn::data_type())),
+        _ => Arc::clone(field),
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>()))
 }
 
 /// The metadata of one row group as a file of its own. Only the key column keeps its column index.

@@ -18,48 +18,81 @@ const MAX_SPAN: i64 = 1 << 16;
 
 /// The columns of a norm table by name, as the types of the norm schema whatever the file stores.
 pub(crate) struct NormColumns {
-    pub(crate) group: StringArray,
-    pub(crate) version: StringArray,
-    pub(crate) scale: StringArray,
-    pub(crate) raw: Int32Array,
-    pub(crate) percentile: Float64Array,
+    pub(crate) group: TextColumn,
+    pub(crate) version: TextColumn,
+    scale: TextColumn,
+    /// The scale of each value of `scale`.
+    scales: Vec<Option<Scale>>,
+    raw: Int32Array,
+    percentile: Float64Array,
+}
+
+/// A column of text in which few values repeat: the values, and which of them a row holds.
+pub(crate) struct TextColumn {
+    keys: Int32Array,
+    values: StringArray,
+}
+
+impl TextColumn {
+    /// How a reader of Parquet is best asked for text: as it lies in the file.
+    pub(crate) fn data_type() -> DataType {
+        DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
+    }
+
+    /// A column by name, whatever type of text the file stores.
+    pub(crate) fn of(batch: &RecordBatch, name: &str) -> Result<TextColumn, ArrowError> {
+        let column = column(batch, name, &TextColumn::data_type())?;
+        let column = column.as_dictionary::<Int32Type>();
+        Ok(TextColumn { keys: column.keys().clone(), values: column.values().as_string::<i32>().clone() })
+    }
+
+    fn key(&self, row: usize) -> Option<usize> {
+        self.keys.is_valid(row).then(|| self.keys.value(row) as usize)
+    }
+
+    /// The text of a row; `None` if it is null.
+    pub(crate) fn value(&self, row: usize) -> Option<&str> {
+        Some(self.values.value(self.key(row)?))
+    }
 }
 
 impl NormColumns {
     pub(crate) fn of(batch: &RecordBatch) -> Result<NormColumns, ArrowError> {
+        let scale = TextColumn::of(batch, SCALE)?;
         Ok(NormColumns {
-            group: string_column(batch, NORM_GROUP)?,
-            version: string_column(batch, NORM_VERSION)?,
-            scale: string_column(batch, SCALE)?,
+            group: TextColumn::of(batch, NORM_GROUP)?,
+            version: TextColumn::of(batch, NORM_VERSION)?,
+            scales: scale.values.iter().map(|code| Scale::from_code(code?)).collect(),
+            scale,
             raw: column(batch, RAW_SCORE, &DataType::Int32)?.as_primitive::<Int32Type>().clone(),
             percentile: column(batch, PERCENTILE, &DataType::Float64)?.as_primitive::<Float64Type>().clone(),
         })
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.group.len()
+        self.raw.len()
     }
 
     /// The group and the version of a row; `None` if either is null, which no one asks for.
     pub(crate) fn name(&self, row: usize) -> Option<GroupName<'_>> {
-        let is_valid = self.group.is_valid(row) && self.version.is_valid(row);
-        is_valid.then(|| GroupName { group: self.group.value(row), version: self.version.value(row) })
+        Some(GroupName { group: self.group.value(row)?, version: self.version.value(row)? })
+    }
+
+    /// The end of the rows from `start` on that are known to have its group and version.
+    pub(crate) fn end_of_name(&self, start: usize) -> usize {
+        let keys = |row| (self.group.key(row), self.version.key(row));
+        (start + 1..self.len()).find(|row| keys(*row) != keys(start)).unwrap_or(self.len())
     }
 
     /// Scale, raw score and percentile of a row.
     pub(crate) fn values(&self, row: usize) -> Result<(Scale, i32, f64), Damage> {
-        if self.scale.is_null(row) || self.raw.is_null(row) || self.percentile.is_null(row) {
+        let Some(scale) = self.scale.key(row).filter(|_| self.raw.is_valid(row) && self.percentile.is_valid(row))
+        else {
             return Err(Damage::Null);
-        }
-        let code = self.scale.value(row);
-        let scale = Scale::from_code(code).ok_or_else(|| Damage::UnknownScale { code: code.to_owned() })?;
-        Ok((scale, self.raw.value(row), self.percentile.value(row)))
+        };
+        let unknown = || Damage::UnknownScale { code: self.scale.values.value(scale).to_owned() };
+        Ok((self.scales[scale].ok_or_else(unknown)?, self.raw.value(row), self.percentile.value(row)))
     }
-}
-
-/// A column of strings by name, whatever string type the file stores.
-pub(crate) fn string_column(batch: &RecordBatch, name: &str) -> Result<StringArray, ArrowError> {
-    Ok(column(batch, name, &DataType::Utf8)?.as_string::<i32>().clone())
 }
 
 fn column(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRef, ArrowError> {
