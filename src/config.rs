@@ -535,7 +535,21 @@ fn refuse(error: figment::Error, figment: &Figment) -> ConfigError {
             let hint = near.filter(|(score, _)| *score > 0.75).max_by(|a, b| a.0.total_cmp(&b.0));
             ConfigError::UnknownKey { key: key.clone(), origin, hint: hint.map(|(_, name)| (*name).to_owned()) }
         }
+        Kind::InvalidType(found, expected) => {
+            let what = format!("it must be {}, and is the {found}", type_of(expected));
+            ConfigError::Value { key: path, origin, what }
+        }
         kind => ConfigError::Value { key: path, origin, what: kind.to_string() },
+    }
+}
+
+/// A type as users call it, by its name in the program.
+fn type_of(expected: &str) -> &str {
+    match expected {
+        "u16" | "u32" | "u64" | "usize" => "a whole number",
+        "f64" => "a number",
+        "a boolean" => "true or false",
+        other => other,
     }
 }
 

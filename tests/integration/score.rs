@@ -273,6 +273,9 @@ fn unknown_settings_are_refused_with_the_nearest_name() {
     show(normstream().env("NORMSTREAM_THREADS", "0"))
         .code(2)
         .stderr(contains("threads is 0: it must be from 1 to 1024"));
+    show(normstream().env("NORMSTREAM_THREADS", "two")).code(2).stderr(contains(
+        "the setting 'threads' in environment cannot be read: it must be a whole number, and is the string \"two\"",
+    ));
 }
 
 /// The golden sessions in other formats and layouts, written with the Arrow libraries.
