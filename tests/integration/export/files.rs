@@ -31,7 +31,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// What a Python program prints; `None` where it or its libraries are missing outside the build server.
 pub fn python(program: &str, arguments: &[&Path]) -> Option<String> {
-    answer(Command::new("python3").args(["-c", program]).args(arguments))
+    // The threads of some libraries end the interpreter with an abort when they outlive it: it leaves without waiting for them.
+    let program = format!("{program}\nimport os, sys; sys.stdout.flush(); os._exit(0)");
+    answer(Command::new("python3").args(["-c", &program]).args(arguments))
 }
 
 /// The same of a program in a file.

@@ -7,6 +7,7 @@ Numbers must be equal to the bit, and one group of rows that a filter selects mu
 
 import datetime
 import json
+import os
 import sys
 
 
@@ -64,3 +65,6 @@ def main(library, parquet, ndjson):
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    # The threads of some libraries end the interpreter with an abort when they outlive it: it leaves without waiting for them.
+    sys.stdout.flush()
+    os._exit(0)
