@@ -9,11 +9,12 @@ use crate::cli::input::{open_chain, open_norm_store};
 use crate::cli::score::print;
 use crate::config::{Config, Flags};
 use crate::engine::query::{QueryBudget, SqlOptions};
+use crate::engine::with_causes;
 use crate::error::Error;
 use crate::export::schedule::SystemClock;
 use crate::export::{
     Cursor, ExportError, ExportJob, Exporter, Incremental, Outcome, PoolState, Request, Source, SourceOptions, State,
-    Targets, chain_of, parse_time, time_text,
+    Targets, parse_time, time_text,
 };
 use crate::instrument::Instrument;
 use crate::storage::Storage;
@@ -290,7 +291,7 @@ async fn run(exporter: &Exporter, jobs: &[ExportJob], request: Request, format: 
 pub(super) fn fail(mut failures: Vec<(String, ExportError)>, of: usize) -> Result<(), Error> {
     if failures.len() > 1 {
         for (name, error) in &failures {
-            print_line(&format!("{name}: {}", chain_of(error)));
+            print_line(&format!("{name}: {}", with_causes(error)));
         }
     }
     // What is wrong for good comes before what may pass, and both before data that is not as asked for.
@@ -337,7 +338,7 @@ async fn status(exporter: &Exporter, jobs: &[ExportJob], format: Format) -> Resu
             Err(error) => {
                 if format == Format::Json {
                     let shown = serde_json::json!({
-                        "export": job.name, "target": job.target.name, "table": job.table, "error": chain_of(&error),
+                        "export": job.name, "target": job.target.name, "table": job.table, "error": with_causes(&error),
                     });
                     print(&format!("{shown}\n"))?;
                 } else {

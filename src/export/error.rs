@@ -293,21 +293,6 @@ fn database_reason(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// An error and its causes, without those that repeat what stands before them.
-pub fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
-}
-
 impl ExportError {
     /// Whether the same export may succeed when it is tried again.
     pub fn is_retryable(&self) -> bool {

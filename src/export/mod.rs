@@ -35,7 +35,7 @@ mod sink;
 mod slice;
 mod source;
 
-pub use error::{ExportError, chain_of};
+pub use error::ExportError;
 pub use hooks::Hook;
 pub use job::{CatchUp, ExportJob, Incremental, Mode, Overlap};
 pub use query::Parameters;

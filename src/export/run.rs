@@ -8,6 +8,7 @@ use futures::StreamExt;
 use metrics::{counter, histogram};
 use serde::Serialize;
 
+use crate::engine::with_causes;
 use crate::export::query::{self, Parameters};
 use crate::export::schedule::Clock;
 use crate::export::sink::{Lease, Load, Loaded, State, Targets};
@@ -262,7 +263,7 @@ impl Exporter {
                     export: &job.name,
                     target: &job.target.name,
                     table: &job.table,
-                    error: crate::export::error::chain_of(error),
+                    error: with_causes(error),
                     retryable: error.is_retryable(),
                     attempts,
                 };

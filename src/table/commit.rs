@@ -98,6 +98,7 @@ pub(super) struct SettledChange {
     pub(super) add: Vec<DataFile>,
     pub(super) remove: BTreeSet<String>,
     /// Whether it is meant to leave nothing of what was there.
+    #[cfg_attr(not(feature = "delta"), expect(dead_code, reason = "manifests name what is removed"))]
     pub(super) replaces_all: bool,
 }
 

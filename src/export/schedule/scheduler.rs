@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::export::error::chain_of;
+use crate::engine::with_causes;
 use crate::export::schedule::due::due;
 use crate::export::slice::{rfc3339, time_text};
 use crate::export::{ExportError, ExportJob, Exporter, Outcome, Overlap, Request};
@@ -227,7 +227,12 @@ impl Follower {
                 Ok(())
             }
             Err(error) => {
-                (self.tell)(Event::Failed { export, slot, error: chain_of(&error), retryable: error.is_retryable() });
+                (self.tell)(Event::Failed {
+                    export,
+                    slot,
+                    error: with_causes(&error),
+                    retryable: error.is_retryable(),
+                });
                 Err(error)
             }
         }

@@ -87,5 +87,5 @@ pub async fn run(job: &ExportJob) -> Result<Outcome, ExportError> {
 
 /// The message of an export that must fail, with its causes.
 pub async fn refused(job: &ExportJob) -> String {
-    normstream::export::chain_of(&run(job).await.unwrap_err())
+    normstream::engine::with_causes(&run(job).await.unwrap_err())
 }
