@@ -1,5 +1,6 @@
 //! The groups that a norm store keeps: bounded by number and by bytes, each loaded once however many ask.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +77,8 @@ impl GroupCache {
                 self.keep(place, &held);
                 all[index] = Some(held);
             }
+            // Whoever waited for them was woken on this thread, and no other thread takes that over while this one is busy.
+            tokio::task::yield_now().await;
         }
         let mut found = Vec::with_capacity(names.len());
         for (held, name) in all.into_iter().zip(names) {
@@ -119,22 +122,37 @@ impl GroupCache {
 /// The place of a group that is being loaded; dropped without it, the next who asks loads.
 type Place<'a> = PlaceholderGuard<'a, GroupKey, Held, Weigh, DefaultHashBuilder, Evictions>;
 
-/// A group in a version, as it is kept. Hashes as its [`GroupName`] does, so that a lookup in memory allocates nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// A group in a version, as it is kept: both names in one piece of memory. Hashes as its [`GroupName`] does, so that a lookup in
+/// memory allocates nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct GroupKey {
-    group: Box<str>,
-    version: Box<str>,
+    names: Box<str>,
+    /// Where the group ends and the version begins.
+    end: usize,
+}
+
+impl GroupKey {
+    fn name(&self) -> GroupName<'_> {
+        let (group, version) = self.names.split_at(self.end);
+        GroupName { group, version }
+    }
 }
 
 impl From<GroupName<'_>> for GroupKey {
     fn from(name: GroupName<'_>) -> Self {
-        GroupKey { group: name.group.into(), version: name.version.into() }
+        GroupKey { names: [name.group, name.version].concat().into(), end: name.group.len() }
+    }
+}
+
+impl Hash for GroupKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
     }
 }
 
 impl Equivalent<GroupKey> for GroupName<'_> {
     fn equivalent(&self, key: &GroupKey) -> bool {
-        *self.group == *key.group && *self.version == *key.version
+        *self == key.name()
     }
 }
 

@@ -263,6 +263,7 @@ impl FileEncoder {
     fn append(&mut self, encoded: Encoded) -> Result<Bytes, RunError> {
         match (self, encoded) {
             (FileEncoder::Parquet(file, buffer), Encoded::RowGroup(row_group)) => {
+                buffer.reserve(row_group.bytes());
                 file.append(row_group)?;
                 Ok(buffer.take())
             }
@@ -299,6 +300,11 @@ fn arrow_failed(source: arrow::error::ArrowError) -> RunError {
 pub(super) struct Buffer(Arc<Mutex<Vec<u8>>>);
 
 impl Buffer {
+    /// Makes room for what is known to come.
+    pub(super) fn reserve(&self, bytes: usize) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).reserve(bytes);
+    }
+
     pub(super) fn take(&self) -> Bytes {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).into()
     }

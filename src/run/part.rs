@@ -180,7 +180,10 @@ impl PartFile {
     pub(super) async fn append(&mut self, encoded: Encoded) -> Result<(), RunError> {
         self.rows += encoded.rows() as u64;
         match encoded {
-            Encoded::RowGroup(row_group) => self.parquet.append(row_group)?,
+            Encoded::RowGroup(row_group) => {
+                self.buffer.reserve(row_group.bytes());
+                self.parquet.append(row_group)?;
+            }
             Encoded::Text(..) | Encoded::Batch(_) => unreachable!("a table's files are Parquet"),
         }
         self.send().await

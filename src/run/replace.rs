@@ -1,9 +1,9 @@
 //! Rows that give way: in a run that replaces sessions, those of the same sessions in the table, and those that the run has twice.
 //!
 //! ```text
-//!  session_id, completed_at of new files ─┐
-//!                                         ├─▶ one sort that spills ─▶ a bit for each row that goes ─▶ files written anew
-//!  session_id               of old files ─┘
+//!  session_id, place of new files ─┐
+//!                                  ├─▶ one sort that spills ─▶ a bit for each row that goes ─▶ files written anew
+//!  session_id, place of old files ─┘
 //! ```
 //!
 //! A table has no marks on single rows: a file that loses rows is written anew without them, under a name of its own, and takes
@@ -11,9 +11,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt8Array, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array};
 use arrow::compute::{SortOptions, filter_record_batch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type, UInt64Type};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use chrono::DateTime;
 use datafusion::datasource::listing::PartitionedFile;
@@ -74,16 +74,42 @@ impl Gone {
 }
 
 /// One part in so many of the memory limit is for the sort, and at least [`LEAST_FOR_SORT`] bytes of it.
-const SORT_SHARE: usize = 4;
+const SORT_SHARE: usize = 8;
 const LEAST_FOR_SORT: usize = 16 << 20;
 
-const IS_NEW: &str = "is_new";
-const FILE: &str = "file";
-const ROW: &str = "row";
+const PLACE: &str = "place";
+
+/// Where a row is: a new row before an old one, then by candidate and by row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place(u64);
+
+impl Place {
+    const IS_OLD: u64 = 1 << 63;
+    /// Enough for a file of a trillion rows.
+    const ROW_BITS: u32 = 40;
+    const MOST_FILES: usize = 1 << (63 - Self::ROW_BITS);
+
+    /// The place of the first row of a candidate.
+    fn of(candidate: usize, is_new: bool) -> Self {
+        Place(if is_new { 0 } else { Self::IS_OLD } | (candidate as u64) << Self::ROW_BITS)
+    }
+
+    fn is_new(self) -> bool {
+        self.0 & Self::IS_OLD == 0
+    }
+
+    fn candidate(self) -> usize {
+        ((self.0 & !Self::IS_OLD) >> Self::ROW_BITS) as usize
+    }
+
+    fn row(self) -> u64 {
+        self.0 & ((1 << Self::ROW_BITS) - 1)
+    }
+}
 
 /// Finds the rows that go, of each candidate in turn.
 ///
-/// Memory: a bit for each row, and a quarter of the limit for the sort, so that a run that replaces needs little more than one
+/// Memory: a bit for each row, and an eighth of the limit for the sort, so that a run that replaces needs little more than one
 /// that appends.
 pub(super) async fn rows_that_go(
     job: &ScoreJob,
@@ -92,7 +118,7 @@ pub(super) async fn rows_that_go(
     duplicates: Duplicates,
 ) -> Result<Vec<Gone>, RunError> {
     let mut gone = vec![Gone::default(); candidates.len()];
-    let Some(plan) = sorted(table, candidates)? else { return Ok(gone) };
+    let Some(plan) = sorted(table, candidates, duplicates)? else { return Ok(gone) };
     let memory = match job.context.runtime_env().memory_pool.memory_limit() {
         MemoryLimit::Finite(limit) => with_memory(&job.context, (limit / SORT_SHARE).max(LEAST_FOR_SORT).min(limit)),
         _ => job.context.task_ctx(),
@@ -100,44 +126,41 @@ pub(super) async fn rows_that_go(
     let mut batches = plan.execute(0, memory)?;
     let id_type = plan.schema().field(0).data_type().clone();
     let converter = RowConverter::new(vec![SortField::new(id_type)])?;
-    let mut last: Option<Last> = None;
+    let mut session: Option<Session> = None;
     while let Some(batch) = batches.try_next().await? {
         let ids = converter.convert_columns(&batch.columns()[..1])?;
-        let is_new = batch.column(1).as_primitive::<UInt8Type>();
-        let (files, rows) =
-            (batch.column(3).as_primitive::<UInt64Type>(), batch.column(4).as_primitive::<UInt64Type>());
-        for place in 0..batch.num_rows() {
-            let (file, row) = (files.value(place) as usize, rows.value(place));
-            let of_same = last.as_ref().filter(|last| last.id.row() == ids.row(place));
-            match (of_same, is_new.value(place) == 1) {
-                // New rows of a session come before old ones, the one that stays last.
-                (Some(Last { new: Some((file, row)), .. }), true) => {
-                    if duplicates == Duplicates::Fail {
-                        return Err(duplicate(&batch.column(0).slice(place, 1))?);
-                    }
-                    gone[*file].add(*row);
-                }
-                (Some(Last { new: Some(_), .. }), false) => gone[file].add(row),
-                _ => {}
-            }
-            let new = match (of_same, is_new.value(place) == 1) {
-                (_, true) => Some((file, row)),
-                (Some(last), false) => last.new,
-                (None, false) => None,
+        let places = batch.column(1).as_primitive::<UInt64Type>();
+        let times = batch.columns().get(2).map(|times| times.as_primitive::<TimestampMicrosecondType>());
+        for at in 0..batch.num_rows() {
+            let place = Place(places.value(at));
+            let time = times.filter(|times| times.is_valid(at)).map(|times| times.value(at));
+            let row = place.is_new().then_some((time, place));
+            let Some(session) = session.as_mut().filter(|session| session.id.row() == ids.row(at)) else {
+                session = Some(Session { id: ids.row(at).owned(), stays: row });
+                continue;
             };
-            match &mut last {
-                Some(last) if last.id.row() == ids.row(place) => last.new = new,
-                last => *last = Some(Last { id: ids.row(place).owned(), new }),
-            }
+            // New rows of a session come before old ones.
+            let goes = match (session.stays, row) {
+                (None, _) => continue,
+                (Some(_), None) => place,
+                (Some(_), Some(_)) if duplicates == Duplicates::Fail => {
+                    return Err(duplicate(&batch.column(0).slice(at, 1))?);
+                }
+                (Some(stays), Some(new)) => {
+                    session.stays = Some(stays.max(new));
+                    stays.min(new).1
+                }
+            };
+            gone[goes.candidate()].add(goes.row());
         }
     }
     Ok(gone)
 }
 
-/// The last session looked at, and its last new row: a file and a row of it.
-struct Last {
+/// The session that is looked at, and of its new rows the one that stays: the latest, and of several of one time the last.
+struct Session {
     id: OwnedRow,
-    new: Option<(usize, u64)>,
+    stays: Option<(Option<i64>, Place)>,
 }
 
 fn duplicate(id: &ArrayRef) -> Result<RunError, RunError> {
@@ -145,31 +168,38 @@ fn duplicate(id: &ArrayRef) -> Result<RunError, RunError> {
     Ok(RunError::DuplicateSession { session_id: id.as_string::<i32>().value(0).to_owned() })
 }
 
-/// All rows with an id, by id, new ones before old ones, then by time and place; `None` if there are no files.
-fn sorted(table: &SchemaRef, candidates: &[Candidate]) -> Result<Option<Arc<dyn ExecutionPlan>>, RunError> {
+/// The id and the place of all rows with an id, by both; `None` if there are no files. Where the latest of several is to stay, the
+/// time of new rows too.
+fn sorted(
+    table: &SchemaRef,
+    candidates: &[Candidate],
+    duplicates: Duplicates,
+) -> Result<Option<Arc<dyn ExecutionPlan>>, RunError> {
     if candidates.is_empty() {
         return Ok(None);
     }
-    let schema = Arc::new(Schema::new(vec![
+    if candidates.len() > Place::MOST_FILES {
+        return Err(DataFusionError::ResourcesExhausted(format!("{} files are too many", candidates.len())).into());
+    }
+    let mut fields = vec![
         Field::new(SESSION_ID, table.field_with_name(SESSION_ID)?.data_type().clone(), true),
-        Field::new(IS_NEW, DataType::UInt8, false),
-        Field::new(COMPLETED_AT, timestamp_type(), true),
-        Field::new(FILE, DataType::UInt64, false),
-        Field::new(ROW, DataType::UInt64, false),
-    ]));
+        Field::new(PLACE, DataType::UInt64, false),
+    ];
+    if duplicates == Duplicates::Last {
+        fields.push(Field::new(COMPLETED_AT, timestamp_type(), true));
+    }
+    let schema = Arc::new(Schema::new(fields));
     let ids = Ids { candidates: candidates.to_vec(), table: Arc::clone(table), schema: Arc::clone(&schema) };
     let scan = StreamingTableExec::try_new(Arc::clone(&schema), vec![Arc::new(ids)], None, [], false, None)?;
-    let by = |name: &str, descending| {
-        let options = SortOptions { descending, nulls_first: true };
-        Ok::<_, DataFusionError>(PhysicalSortExpr { expr: col(name, &schema)?, options })
+    let by = |name: &str| {
+        Ok::<_, DataFusionError>(PhysicalSortExpr { expr: col(name, &schema)?, options: SortOptions::default() })
     };
-    let order =
-        [by(SESSION_ID, false)?, by(IS_NEW, true)?, by(COMPLETED_AT, false)?, by(FILE, false)?, by(ROW, false)?];
-    let order = LexOrdering::new(order).ok_or_else(|| DataFusionError::Internal("a sort by nothing".to_owned()))?;
+    let order = LexOrdering::new([by(SESSION_ID)?, by(PLACE)?]);
+    let order = order.ok_or_else(|| DataFusionError::Internal("a sort by nothing".to_owned()))?;
     Ok(Some(Arc::new(SortExec::new(order, Arc::new(scan)))))
 }
 
-/// The ids and times of files, one after the other; rows without an id are left out.
+/// The ids and places of files, one after the other; rows without an id are left out.
 #[derive(Debug)]
 struct Ids {
     candidates: Vec<Candidate>,
@@ -200,26 +230,24 @@ fn ids_of(
     table: &SchemaRef,
     schema: SchemaRef,
 ) -> DataFusionResult<impl Stream<Item = DataFusionResult<RecordBatch>> + Send + use<>> {
-    let is_new = u8::from(candidate.is_new);
     let mut columns = vec![table.index_of(SESSION_ID)?];
     // Of old rows no time is asked, and a table may have been selected without it.
-    columns.extend(table.index_of(COMPLETED_AT).ok().filter(|_| candidate.is_new));
+    let wants_time = schema.index_of(COMPLETED_AT).is_ok() && candidate.is_new;
+    columns.extend(table.index_of(COMPLETED_AT).ok().filter(|_| wants_time));
     let batches = read(context, candidate, table, &columns)?;
-    let mut row = 0;
+    let Place(mut place) = Place::of(number, candidate.is_new);
     Ok(batches.map(move |batch| {
         let batch = batch?;
-        let count = batch.num_rows() as u64;
-        let columns: Vec<ArrayRef> = vec![
-            Arc::clone(batch.column(0)),
-            Arc::new(UInt8Array::from_value(is_new, batch.num_rows())),
-            match batch.num_columns() {
-                1 => arrow::array::new_null_array(schema.field(2).data_type(), batch.num_rows()),
+        let next = place + batch.num_rows() as u64;
+        let mut columns: Vec<ArrayRef> =
+            vec![Arc::clone(batch.column(0)), Arc::new(UInt64Array::from_iter_values(place..next))];
+        place = next;
+        if let Ok(field) = schema.field_with_name(COMPLETED_AT) {
+            columns.push(match batch.num_columns() {
+                1 => arrow::array::new_null_array(field.data_type(), batch.num_rows()),
                 _ => Arc::clone(batch.column(1)),
-            },
-            Arc::new(UInt64Array::from_value(number as u64, batch.num_rows())),
-            Arc::new(UInt64Array::from_iter_values(row..row + count)),
-        ];
-        row += count;
+            });
+        }
         let all = RecordBatch::try_new(Arc::clone(&schema), columns)?;
         Ok(filter_record_batch(&all, &arrow::compute::is_not_null(all.column(0))?)?)
     }))

@@ -49,14 +49,14 @@ pub fn completed_years(birth: i32, at: i32) -> Option<u32> {
 fn year_and_day(days: i32) -> (i64, u32) {
     let shifted = i64::from(days) + 719_468;
     let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097) as u32;
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, (32 * month + day) as u32)
+    let year = i64::from(year_of_era) + era * 400 + i64::from(month <= 2);
+    (year, 32 * month + day)
 }
 
 #[cfg(test)]

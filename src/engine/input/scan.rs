@@ -57,18 +57,11 @@ impl SessionInput {
         part: &InputPart,
         needed: &[String],
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let names = &self.options.names;
-        let (ranks, others): (Vec<&str>, Vec<&str>) =
-            needed.iter().map(String::as_str).partition(|name| self.is_read_as_bytes(&part.file, name));
-        let read_anyway = |rank: &str| others.iter().any(|name| names.in_file(name) == rank);
-        let ranks: BTreeSet<&str> = ranks.into_iter().map(|name| names.in_file(name)).collect();
-        let ranks: Vec<String> = ranks.into_iter().filter(|rank| !read_anyway(rank)).map(str::to_owned).collect();
-        let (false, Source::File(found)) = (ranks.is_empty(), &part.file.source) else {
+        let ranks = self.byte_ranks(std::slice::from_ref(&part.file), needed);
+        if ranks.is_empty() {
             return self.scan(context, part, needed);
-        };
-        let scan = scan_parts(std::slice::from_ref(part), names, others)?;
-        let scan = Arc::new(RankScanExec::try_new(scan, ranks, parquet_readers(found))?);
-        self.canonical(context, &part.file, scan, needed)
+        }
+        self.scan_with_byte_ranks(context, &[std::slice::from_ref(part)], ranks, needed)
     }
 
     /// The plans that read all sessions for a query, one for each run of files that are alike: the columns of `needed` in its
@@ -85,14 +78,77 @@ impl SessionInput {
         if let Some(long) = &self.long {
             return Ok(vec![Arc::new(SealedExec::new(long.scan(self, context, needed)?))]);
         }
-        let names = &self.options.names;
-        let scan = |alike: &[Arc<SessionFile>]| {
-            let parts: Vec<InputPart> = alike.iter().map(InputPart::whole).collect();
+        let alike = self.files.chunk_by(|a, b| a.is_read_like(b));
+        alike.map(|alike| self.scan_alike(context, partitions, alike, needed)).collect()
+    }
+
+    /// The same for scoring, with ranks as [`SessionInput::scan_to_score`] reads them. No optimizer touches what reads bytes.
+    pub fn scans_to_score(
+        &self,
+        context: &SessionContext,
+        partitions: usize,
+        needed: &[String],
+    ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+        if self.long.is_some() {
+            return self.scans(context, partitions, needed);
+        }
+        let mut plans = Vec::new();
+        for alike in self.files.chunk_by(|a, b| a.is_read_like(b)) {
+            let ranks = self.byte_ranks(alike, needed);
+            let parts: Vec<InputPart> = alike.iter().flat_map(|file| self.parts_of(file)).collect();
+            if ranks.is_empty() || parts.is_empty() {
+                plans.push(self.scan_alike(context, partitions, alike, needed)?);
+                continue;
+            }
             let groups: Vec<&[InputPart]> = parts.chunks(parts.len().div_ceil(partitions.max(1))).collect();
-            let scan = scan_groups(&groups, names, needed.iter().map(String::as_str))?;
-            self.canonical(context, &alike[0], scan, needed)
+            let plan = self.scan_with_byte_ranks(context, &groups, ranks, needed)?;
+            plans.push(Arc::new(SealedExec::new(plan)));
+        }
+        Ok(plans)
+    }
+
+    /// The plan that reads whole files that are alike.
+    fn scan_alike(
+        &self,
+        context: &SessionContext,
+        partitions: usize,
+        alike: &[Arc<SessionFile>],
+        needed: &[String],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let parts: Vec<InputPart> = alike.iter().map(InputPart::whole).collect();
+        let groups: Vec<&[InputPart]> = parts.chunks(parts.len().div_ceil(partitions.max(1))).collect();
+        let scan = scan_groups(&groups, &self.options.names, needed.iter().map(String::as_str))?;
+        self.canonical(context, &alike[0], scan, needed)
+    }
+
+    /// The plan that reads groups of parts of files that are alike, a partition for each, the columns `ranks` of the files as bytes.
+    fn scan_with_byte_ranks(
+        &self,
+        context: &SessionContext,
+        groups: &[&[InputPart]],
+        ranks: BTreeSet<&str>,
+        needed: &[String],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let names = &self.options.names;
+        let file = &groups[0][0].file;
+        let Source::File(found) = &file.source else {
+            return Err(DataFusionError::Internal("the ranks of a stream are read as a file's".to_owned()));
         };
-        self.files.chunk_by(|a, b| a.is_read_like(b)).map(scan).collect()
+        let others = needed.iter().map(String::as_str).filter(|name| !ranks.contains(names.in_file(name)));
+        let scan = scan_groups(groups, names, others)?;
+        let ranks = ranks.into_iter().map(str::to_owned).collect();
+        let scan = Arc::new(RankScanExec::try_new(scan, ranks, parquet_readers(found))?);
+        self.canonical(context, file, scan, needed)
+    }
+
+    /// The columns of files that are alike which only scoring reads and which all of them let be read as bytes.
+    fn byte_ranks<'a>(&'a self, alike: &[Arc<SessionFile>], needed: &'a [String]) -> BTreeSet<&'a str> {
+        let names = &self.options.names;
+        let is_byte_rank = |name: &str| alike.iter().all(|file| self.is_read_as_bytes(file, name));
+        let (ranks, others): (Vec<&str>, Vec<&str>) =
+            needed.iter().map(String::as_str).partition(|name| is_byte_rank(name));
+        let read_anyway = |rank: &str| others.iter().any(|name| names.in_file(name) == rank);
+        ranks.into_iter().map(|name| names.in_file(name)).filter(|rank| !read_anyway(rank)).collect()
     }
 
     /// The columns of `needed`, made of those of a file.

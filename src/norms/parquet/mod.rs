@@ -17,12 +17,13 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
-use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
+use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 use parquet::basic::Type;
+use parquet::errors::ParquetError;
 use parquet::file::metadata::{
     ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy, RowGroupMetaData,
 };
@@ -31,6 +32,7 @@ use parquet::schema::types::SchemaDescriptor;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
+use tokio::task::JoinSet;
 
 use crate::model::Scale;
 use crate::model::norm::{FREQUENCY, GroupNorms, NORM_GROUP, NORM_VERSION, PERCENTILE, RAW_SCORE, SCALE};
@@ -50,6 +52,12 @@ const USUAL_DIRECTORIES: usize = 50;
 /// The most chunks decoded at a time when many groups are loaded.
 const MOST_CHUNKS: usize = 64;
 
+/// The most row groups that one load reads at a time.
+const ROW_GROUPS_AT_ONCE: usize = 4;
+
+/// Decoded rows of a table, a batch at a time.
+type NormBatches = ParquetRecordBatchStream<ObjectReader>;
+
 /// A row group of more rows is not read without a page index.
 const MAX_ROWS_WITHOUT_PAGES: i64 = 1 << 17;
 
@@ -60,7 +68,7 @@ const MAX_ROWS_WITHOUT_PAGES: i64 = 1 << 17;
 #[derive(Debug)]
 pub struct ParquetNorms {
     location: String,
-    files: Vec<NormFile>,
+    files: Vec<Arc<NormFile>>,
     directories: Cache<(usize, usize), Arc<PageDirectory>, DirectoryBytes>,
     chunk_rows: usize,
     digest: String,
@@ -108,7 +116,7 @@ impl ParquetNorms {
         let mut digest = Sha256::new();
         let files = opened.into_iter().map(|(file, file_digest)| {
             digest.update(file_digest);
-            file
+            Arc::new(file)
         });
         let files = files.collect();
         Ok(ParquetNorms {
@@ -142,7 +150,7 @@ impl ParquetNorms {
 
     /// The page directory of a row group, read once however many loads ask for it.
     async fn directory(&self, file: usize, row_group: usize) -> Result<Arc<PageDirectory>, NormError> {
-        let NormFile { object, metadata, location, group_column, .. } = &self.files[file];
+        let NormFile { object, metadata, location, group_column, .. } = self.files[file].as_ref();
         let key = (file, row_group);
         let read = async {
             let row_group = metadata.row_group(row_group);
@@ -150,6 +158,28 @@ impl ParquetNorms {
             directory.map(Arc::new).map_err(NormError::parquet(location))
         };
         self.directories.get_or_insert_async(&key, read).await
+    }
+
+    /// The rows of groups, which are in order, in one row group of a file. A task of its own decodes them; dropped, it stops.
+    async fn read<'a>(
+        &self,
+        (file, row_group): (usize, usize),
+        names: Vec<GroupName<'a>>,
+    ) -> Result<Vec<(GroupName<'a>, GroupRows)>, NormError> {
+        let directory = self.directory(file, row_group).await?;
+        let file = &self.files[file];
+        let groups: Vec<&str> = names.iter().map(|name| name.group).collect();
+        let Some(selection) = directory.rows_of(&groups) else { return Ok(Vec::new()) };
+        let batches = file.selected(&directory, selection, self.chunk_rows * names.len().min(MOST_CHUNKS))?;
+        let owned = names.iter().map(|name| (name.group.to_owned(), name.version.to_owned())).collect();
+        let mut task = JoinSet::new();
+        task.spawn(Arc::clone(file).rows_of(owned, batches));
+        let rows = match task.join_next().await {
+            Some(Err(error)) => Err(NormError::parquet(&file.location)(ParquetError::External(Box::new(error)))),
+            Some(Ok(rows)) => rows,
+            None => Ok(Vec::new()),
+        };
+        Ok(names.into_iter().zip(rows?).collect())
     }
 }
 
@@ -169,39 +199,31 @@ impl NormSource for ParquetNorms {
         self.digest.clone()
     }
 
-    /// The groups that lie in one row group are read together.
+    /// The groups that lie in one row group are read together, and [`ROW_GROUPS_AT_ONCE`] row groups at once on any thread.
     async fn load(&self, groups: &[GroupName<'_>]) -> Result<Vec<Option<GroupNorms>>, NormError> {
-        let mut rows: Vec<(GroupName<'_>, GroupRows)> =
-            groups.iter().map(|name| (*name, GroupRows::default())).collect();
-        rows.sort_unstable_by_key(|(name, _)| *name);
-        rows.dedup_by_key(|(name, _)| *name);
+        let mut names = groups.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        let mut wanted: BTreeMap<(usize, usize), Vec<GroupName<'_>>> = BTreeMap::new();
         for (number, file) in self.files.iter().enumerate() {
-            let mut wanted: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
-            for (name, _) in &rows {
+            for name in &names {
                 for row_group in file.row_groups_of(name.group, name.version) {
-                    wanted.entry(row_group).or_default().push(name.group);
-                }
-            }
-            for (row_group, groups) in wanted {
-                let directory = self.directory(number, row_group).await?;
-                let Some(selection) = directory.rows_of(&groups) else { continue };
-                let reader = directory.reader.clone();
-                let projection = ProjectionMask::columns(
-                    reader.parquet_schema(),
-                    [NORM_GROUP, NORM_VERSION, SCALE, RAW_SCORE, PERCENTILE],
-                );
-                let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(file.object.clone(), reader)
-                    .with_projection(projection)
-                    .with_row_selection(selection)
-                    .with_batch_size(self.chunk_rows * groups.len().min(MOST_CHUNKS))
-                    .build()
-                    .map_err(NormError::parquet(&file.location))?;
-                while let Some(batch) = batches.try_next().await.map_err(NormError::parquet(&file.location))? {
-                    file.append(&batch, &mut rows)?;
+                    wanted.entry((number, row_group)).or_default().push(*name);
                 }
             }
         }
-        let mut loaded = HashMap::with_capacity(rows.len());
+        let mut reads = Vec::with_capacity(wanted.len());
+        for (place, names) in wanted {
+            reads.push(self.read(place, names).boxed());
+        }
+        let mut reads = stream::iter(reads).buffered(ROW_GROUPS_AT_ONCE);
+        let mut rows: HashMap<GroupName<'_>, GroupRows> = HashMap::with_capacity(names.len());
+        while let Some(read) = reads.try_next().await? {
+            for (name, read) in read {
+                rows.entry(name).or_default().append(read);
+            }
+        }
+        let mut loaded = HashMap::with_capacity(names.len());
         for (name, rows) in rows {
             let damaged = |reason| NormError::damaged(&self.location, name, reason);
             loaded.insert(name, rows.finish().map_err(damaged)?);
@@ -214,7 +236,7 @@ impl NormSource for ParquetNorms {
     }
 
     fn groups(&self) -> BoxStream<'_, Result<GroupSummary, NormError>> {
-        stream::iter(&self.files).flat_map(NormFile::groups).boxed()
+        stream::iter(&self.files).flat_map(|file| file.groups()).boxed()
     }
 }
 
@@ -271,6 +293,38 @@ impl NormFile {
         (first..row_groups.len())
             .take_while(move |index| may_hold(&row_groups[*index], self.group_column, group))
             .filter(move |index| may_hold(&row_groups[*index], self.version_column, version))
+    }
+
+    /// Selected rows of one row group, so many decoded at a time.
+    fn selected(
+        &self,
+        directory: &PageDirectory,
+        selection: RowSelection,
+        batch_rows: usize,
+    ) -> Result<NormBatches, NormError> {
+        let reader = directory.reader.clone();
+        let columns = [NORM_GROUP, NORM_VERSION, SCALE, RAW_SCORE, PERCENTILE];
+        let projection = ProjectionMask::columns(reader.parquet_schema(), columns);
+        ParquetRecordBatchStreamBuilder::new_with_metadata(self.object.clone(), reader)
+            .with_projection(projection)
+            .with_row_selection(selection)
+            .with_batch_size(batch_rows)
+            .build()
+            .map_err(NormError::parquet(&self.location))
+    }
+
+    /// The rows of each of `names`, which are groups and versions in order, among those of `batches`.
+    async fn rows_of(
+        self: Arc<Self>,
+        names: Vec<(String, String)>,
+        mut batches: NormBatches,
+    ) -> Result<Vec<GroupRows>, NormError> {
+        let mut wanted: Vec<(GroupName<'_>, GroupRows)> =
+            names.iter().map(|(group, version)| (GroupName { group, version }, GroupRows::default())).collect();
+        while let Some(batch) = batches.try_next().await.map_err(NormError::parquet(&self.location))? {
+            self.append(&batch, &mut wanted)?;
+        }
+        Ok(wanted.into_iter().map(|(_, rows)| rows).collect())
     }
 
     /// Gives each row of a batch to its group, if that is among those wanted, which are in order.

@@ -118,6 +118,16 @@ impl GroupRows {
         Ok(())
     }
 
+    /// Takes the rows of the same group that were collected elsewhere.
+    pub(crate) fn append(&mut self, other: GroupRows) {
+        for (rows, more) in self.scales.0.iter_mut().zip(other.scales.0) {
+            match rows.is_empty() {
+                true => *rows = more,
+                false => rows.extend(more),
+            }
+        }
+    }
+
     /// The dense arrays, or `None` when there was no row.
     pub(crate) fn finish(mut self) -> Result<Option<GroupNorms>, Damage> {
         if self.scales.0.iter().all(Vec::is_empty) {

@@ -39,11 +39,15 @@ pub(super) fn is_readable(chunk: &ColumnChunkMetaData) -> bool {
         && chunk.encodings().all(known)
 }
 
+/// A chunk of no more bytes, decompressed, is decompressed whole: about what a decompressor needs for itself.
+const SMALL: i64 = 128 << 10;
+
 /// Reads the values of a column chunk as bytes: each number from 0 to [`GREATEST`] as itself, any other one as [`NO_NUMBER`].
 ///
-/// Memory: the compressed chunk, and one page of it as it is stored, which is keys of a few bits.
+/// Memory: the pages of a small chunk as they are stored, which is keys of a few bits; of a larger one the compressed chunk, a
+/// decompressor, and one page.
 pub(super) struct RankChunk {
-    pages: SerializedPageReader<ChunkBytes>,
+    pages: Box<dyn Iterator<Item = Result<Page>> + Send>,
     physical: Type,
     nullable: bool,
     dictionary: Option<Box<Dictionary>>,
@@ -67,8 +71,13 @@ impl RankChunk {
     /// A chunk that [`is_readable`], of which `bytes` are all.
     pub(super) fn new(chunk: &ColumnChunkMetaData, rows: usize, bytes: Bytes) -> Result<Self> {
         let source = ChunkBytes { start: chunk.byte_range().0, bytes };
+        let pages = SerializedPageReader::new(Arc::new(source), chunk, rows, None)?;
         Ok(RankChunk {
-            pages: SerializedPageReader::new(Arc::new(source), chunk, rows, None)?,
+            pages: match chunk.uncompressed_size() <= SMALL {
+                // The columns of a row group are read side by side: each would keep a decompressor of its own.
+                true => Box::new(pages.collect::<Result<Vec<_>>>()?.into_iter().map(Ok)),
+                false => Box::new(pages),
+            },
             physical: chunk.column_type(),
             nullable: chunk.column_descr().max_def_level() > 0,
             dictionary: None,

@@ -51,7 +51,8 @@ pub fn is_byte_column(metadata: &ParquetMetaData, leaf: usize) -> bool {
 ///    stay above, and files are read by the partition that they are assigned to.
 /// 2. The output is every input column at its own index, then the added ones.
 ///
-/// Memory: of one row group the compressed chunks of the added columns; of each a page as it is stored; and a batch.
+/// Memory: of one row group the pages of the added columns as they are stored (where these are large, the compressed chunks and a
+/// page of each); and a batch.
 #[derive(Debug, Clone)]
 pub struct RankScanExec {
     input: Arc<dyn ExecutionPlan>,
@@ -219,7 +220,7 @@ impl RankFiles {
         let mut left = rows;
         while left > 0 {
             if self.row_group.rows == 0 {
-                self.row_group = self.next_row_group().await?;
+                self.row_group = self.next_row_group(baseline).await?;
                 continue;
             }
             let _timer = baseline.elapsed_compute().timer();
@@ -236,12 +237,12 @@ impl RankFiles {
         Ok(columns.into_iter().map(array).collect())
     }
 
-    async fn next_row_group(&mut self) -> Result<RowGroup> {
+    async fn next_row_group(&mut self, baseline: &BaselineMetrics) -> Result<RowGroup> {
         loop {
             if let Some(file) = &mut self.file
                 && let Some(index) = file.row_groups.pop_front()
             {
-                return Ok(file.open_row_group(index).await?);
+                return Ok(file.open_row_group(index, baseline).await?);
             }
             let Some(file) = self.files.pop_front() else {
                 return Err(DataFusionError::Internal(format!("the input of {NAME} has more rows than its files")));
@@ -273,13 +274,14 @@ impl RankFiles {
 }
 
 impl RankFile {
-    async fn open_row_group(&mut self, index: usize) -> Result<RowGroup, ParquetError> {
+    async fn open_row_group(&mut self, index: usize, baseline: &BaselineMetrics) -> Result<RowGroup, ParquetError> {
         let row_group = self.metadata.row_group(index);
         let rows = row_group.num_rows() as usize;
         let columns = || self.leaves.iter().map(|leaf| row_group.column(*leaf));
         let range = |(start, length): (u64, u64)| start..start + length;
         let ranges = columns().map(|column| range(column.byte_range())).collect();
         let bytes = self.reader.get_byte_ranges(ranges).await?;
+        let _timer = baseline.elapsed_compute().timer();
         let chunks = columns().zip(bytes).map(|(column, bytes)| RankChunk::new(column, rows, bytes));
         Ok(RowGroup { rows, chunks: chunks.collect::<Result<_, _>>()? })
     }

@@ -1,5 +1,6 @@
 //! Columns of few distinct strings that arrive as dictionary keys: the keys are renumbered, never the strings hashed.
 
+use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
     ArrowDictionaryKeyType, ArrowNativeType, DataType, Int32Type, UInt8Type, UInt16Type, UInt32Type,
 };
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use parquet::basic::Encoding;
 use parquet::data_type::ByteArray;
 use parquet::schema::types::ColumnDescPtr;
@@ -28,8 +29,9 @@ pub(super) fn is_key_type(data_type: &DataType) -> bool {
 /// on the rows alone and not on the dictionaries they came with.
 #[derive(Default)]
 pub(super) struct StringDictionary {
-    numbers: HashMap<Box<str>, u32>,
-    values: Vec<Box<str>>,
+    numbers: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    values: Strings,
     /// The numbers of the first and the last string in the order of all.
     ends: Option<(u32, u32)>,
     /// The values that the keys of the last array point to. The array is kept: another one can't take its address.
@@ -91,25 +93,28 @@ impl StringDictionary {
             return;
         }
         let Some(strings) = self.source.as_ref().map(|source| source.as_string::<i32>()) else { return };
-        let string = strings.value(key);
-        self.renumber[key] = self.numbers.get(string).copied().unwrap_or_else(|| {
-            let number = self.values.len() as u32;
-            let (first, last) = self.ends.get_or_insert((number, number));
-            self.values.push(string.into());
-            if string < self.values[*first as usize].as_ref() {
-                *first = number;
-            }
-            if string > self.values[*last as usize].as_ref() {
-                *last = number;
-            }
-            self.numbers.insert(string.into(), number);
-            number
-        });
+        let string = strings.value(key).as_bytes();
+        let hash = self.hasher.hash_one(string);
+        if let Some(number) = self.numbers.find(hash, |number| self.values.get(*number) == string) {
+            self.renumber[key] = *number;
+            return;
+        }
+        let number = self.values.push(string);
+        let (first, last) = self.ends.get_or_insert((number, number));
+        if string < self.values.get(*first) {
+            *first = number;
+        }
+        if string > self.values.get(*last) {
+            *last = number;
+        }
+        self.numbers.insert_unique(hash, number, |number| self.hasher.hash_one(self.values.get(*number)));
+        self.renumber[key] = number;
     }
 
     pub(super) fn buffered_bytes(&self) -> usize {
-        let strings = self.values.iter().map(|value| 2 * value.len() + 40).sum::<usize>();
-        strings + 4 * self.renumber.capacity() + self.page.buffered_bytes()
+        self.values.buffered_bytes()
+            + 4 * (self.renumber.capacity() + self.numbers.capacity())
+            + self.page.buffered_bytes()
     }
 
     /// The strings of the page.
@@ -130,22 +135,49 @@ impl StringDictionary {
     /// The first and last string of the page. They are mostly those of all, as most pages have nearly all strings.
     fn bounds(&self) -> Option<(ByteArray, ByteArray)> {
         let (first, last) = self.ends?;
-        let string = |number: u32| self.values[number as usize].as_ref();
-        let seen = |number: u32| self.in_page[number as usize].then(|| string(number));
+        let seen = |number: u32| self.in_page[number as usize].then(|| self.values.get(number));
         let all_seen = || (0..self.values.len() as u32).filter_map(seen);
         let first = seen(first).or_else(|| all_seen().min())?;
         let last = seen(last).or_else(|| all_seen().max())?;
-        Some((first.into(), last.into()))
+        Some((first.to_vec().into(), last.to_vec().into()))
     }
 
     /// The dictionary page.
     pub(super) fn into_page(self) -> DictionaryPage {
-        let mut body = Vec::with_capacity(self.values.iter().map(|value| value.len() + 4).sum());
-        for value in &self.values {
-            body.extend_from_slice(&(value.len() as u32).to_le_bytes());
-            body.extend_from_slice(value.as_bytes());
-        }
-        DictionaryPage { values: self.values.len(), body }
+        DictionaryPage { values: self.values.len(), body: self.values.plain }
+    }
+}
+
+/// Strings by number.
+#[derive(Default)]
+struct Strings {
+    /// Each after its length in four bytes: a dictionary page.
+    plain: Vec<u8>,
+    /// Where each ends in `plain`.
+    ends: Vec<usize>,
+}
+
+impl Strings {
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn get(&self, number: u32) -> &[u8] {
+        let number = number as usize;
+        let start = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.plain[start + size_of::<u32>()..self.ends[number]]
+    }
+
+    /// Gives a string the next number.
+    fn push(&mut self, string: &[u8]) -> u32 {
+        self.plain.extend_from_slice(&(string.len() as u32).to_le_bytes());
+        self.plain.extend_from_slice(string);
+        self.ends.push(self.plain.len());
+        self.ends.len() as u32 - 1
+    }
+
+    fn buffered_bytes(&self) -> usize {
+        self.plain.capacity() + size_of::<usize>() * self.ends.capacity()
     }
 }
 
