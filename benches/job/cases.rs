@@ -44,7 +44,8 @@ pub(crate) const READ_NDJSON: &str = "DataFusion: read NDJSON";
 pub(crate) const WIDE: &str = "job: wide to Parquet";
 pub(crate) const WIDE_ONE_THREAD: &str = "job: wide to Parquet, one thread";
 pub(crate) const PACKED: &str = "job: packed to Parquet";
-pub(crate) const STYLE: &str = "job: wide, style alone";
+pub(crate) const STYLE: &str = "SQL: styles counted, without contexts";
+pub(crate) const STYLE_OF_ALL: &str = "SQL: styles counted";
 pub(crate) const TO_NDJSON: &str = "job: wide to NDJSON";
 pub(crate) const FROM_CSV: &str = "job: CSV to Parquet";
 pub(crate) const FROM_NDJSON: &str = "job: NDJSON to Parquet";
@@ -75,7 +76,8 @@ pub(crate) fn all(options: &Options, files: &Files) -> Vec<Case> {
             wide.clone().case(WIDE),
             wide.clone().threads(1).case(WIDE_ONE_THREAD),
             packed.case(PACKED),
-            wide.clone().args(&["--select", "style"]).case(STYLE),
+            count_styles(STYLE, wide.clone(), ", contexts => false"),
+            count_styles(STYLE_OF_ALL, wide.clone(), ""),
             wide.clone().into_stdout().case(TO_NDJSON),
             job(&("wide", "csv", 1.0)).case(FROM_CSV),
             job(&("wide", "ndjson", NDJSON_SHARE)).case(FROM_NDJSON),
@@ -205,6 +207,21 @@ impl Job {
         assert_eq!(sessions, self.files.session_count(self.input.2), "every session went through");
         Figures { sessions, memory, written: number("bytes_written"), ..spent }
     }
+}
+
+/// A query for the number of sessions of each style.
+fn count_styles(name: &str, job: Job, arguments: &'static str) -> Case {
+    Case::new(name, move || {
+        let (layout, extension, times) = job.input;
+        let input = job.files.sessions(layout, extension, times);
+        let sql = format!("SELECT style, count(*) FROM score('{}'{arguments}) GROUP BY style", input.display());
+        let mut command = Command::new(&job.program);
+        command.args(["sql", "-c", &sql]);
+        if let Some(threads) = job.threads {
+            command.args(["--threads", &threads.to_string()]);
+        }
+        Figures { sessions: job.files.session_count(times), ..run(&mut command) }
+    })
 }
 
 /// From the start of the program to the first line that a reader of its output has.

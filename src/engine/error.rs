@@ -3,7 +3,9 @@
 use std::error::Error as _;
 
 use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+use parquet::errors::ParquetError;
 
 use crate::model::Layout;
 use crate::norms::NormError;
@@ -44,14 +46,14 @@ pub enum EngineError {
         file: String,
     },
     /// A file cannot be read as what it is taken for.
-    #[error("cannot read {file} as {format}")]
+    #[error("cannot read {file} as {format}: {}", plan_failure(reason))]
     Unreadable {
         /// The file.
         file: String,
         /// The format.
         format: &'static str,
         /// What the reader said.
-        source: Box<DataFusionError>,
+        reason: Box<DataFusionError>,
     },
     /// A file has the columns of no layout.
     #[error(
@@ -191,6 +193,7 @@ fn plan_failure(error: &DataFusionError) -> String {
     match root {
         DataFusionError::External(inner) => inner.to_string(),
         DataFusionError::ArrowError(inner, _) => inner.to_string(),
+        DataFusionError::ParquetError(inner) => inner.to_string(),
         DataFusionError::ObjectStore(inner) => {
             inner.source().map_or_else(|| inner.to_string(), |source| format!("{inner}: {source}"))
         }
@@ -199,6 +202,16 @@ fn plan_failure(error: &DataFusionError) -> String {
         }
         other => other.to_string(),
     }
+}
+
+/// Whether bytes came as asked for and are not what they should be.
+pub(super) fn is_of_content(error: &DataFusionError) -> bool {
+    let is_of_content = match error.find_root() {
+        DataFusionError::ArrowError(..) | DataFusionError::ParquetError(_) => true,
+        DataFusionError::External(inner) => inner.is::<ParquetError>() || inner.is::<ArrowError>(),
+        _ => false,
+    };
+    is_of_content && StorageError::find(error).is_none()
 }
 
 /// An error and its causes, without those that repeat what stands before them.
@@ -235,7 +248,7 @@ impl EngineError {
             EngineError::Storage(error) => error.is_retryable(),
             EngineError::Table(error) => error.is_retryable(),
             EngineError::Norms(error) => error.is_retryable(),
-            EngineError::Unreadable { source, .. } => is_retryable(source),
+            EngineError::Unreadable { reason, .. } => is_retryable(reason),
             EngineError::Plan(error) => is_retryable(error),
             _ => false,
         }

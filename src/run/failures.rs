@@ -65,7 +65,7 @@ impl FailureTable {
         let mut encoder = PartEncoder::new(FileFormat::Parquet, &self.schema, &job.row_groups);
         let mut file = PartFile::begin(&self.table, name, &self.schema, job).await?;
         let (mut row, mut taken) = (0, 0);
-        while let Some(batch) = batches.try_next().await? {
+        while let Some(batch) = batches.try_next().await.map_err(|error| job.input.failed(part, error))? {
             let failed: BooleanArray = (row..row + batch.num_rows() as u64)
                 .map(|row| Some(failures.rows.binary_search(&row).is_ok()))
                 .collect();

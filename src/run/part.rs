@@ -85,7 +85,8 @@ impl PartJob {
         let mut encoder = PartEncoder::new(FileFormat::Parquet, &self.columns.encoded, &self.job.row_groups);
         let (mut counts, mut file, mut failed) = (Counts::default(), None, Failures::default());
         while let Some(batch) = batches.next().await {
-            let (batch, width) = (batch?, self.job.columns.len());
+            let batch = batch.map_err(|error| self.job.input.failed(&self.part, error))?;
+            let width = self.job.columns.len();
             if self.failures.is_some() {
                 failed.add(&batch)?;
             }

@@ -97,7 +97,7 @@ impl ScoreJob {
         let mut scored = OrderedParts::new(at_once, self.input.parts().into_iter(), |part: InputPart, sink| {
             let worker = PartWorker {
                 plan: self.plan(&part)?,
-                bytes: part.bytes(),
+                part,
                 job: self.clone(),
                 encoder: PartEncoder::new(format, &schema, &self.row_groups),
                 progress: Arc::clone(progress),
@@ -118,7 +118,7 @@ impl ScoreJob {
 /// The work on one part.
 struct PartWorker {
     plan: Arc<dyn ExecutionPlan>,
-    bytes: u64,
+    part: InputPart,
     job: ScoreJob,
     encoder: PartEncoder,
     progress: Arc<Progress>,
@@ -130,7 +130,8 @@ impl PartWorker {
         let mut batches = self.plan.execute(0, self.job.context.task_ctx())?;
         while let Some(batch) = batches.next().await {
             let columns = self.job.columns.len();
-            let batch = account_for(batch?, columns, self.job.on_error, &self.progress, &mut Counts::default())?;
+            let batch = batch.map_err(|error| self.job.input.failed(&self.part, error))?;
+            let batch = account_for(batch, columns, self.job.on_error, &self.progress, &mut Counts::default())?;
             if !self.encode(batch, &sink).await? {
                 return Ok(());
             }
@@ -141,8 +142,8 @@ impl PartWorker {
         }
         let mut part = PlanProfile::default();
         part.add(&self.plan);
-        let scanned = part.sum("bytes_scanned") as u64;
-        self.progress.add_part(if scanned > 0 { scanned } else { self.bytes }, self.bytes);
+        let (scanned, bytes) = (part.sum("bytes_scanned") as u64, self.part.bytes());
+        self.progress.add_part(if scanned > 0 { scanned } else { bytes }, bytes);
         self.profile.lock().unwrap_or_else(PoisonError::into_inner).add(&self.plan);
         Ok(())
     }

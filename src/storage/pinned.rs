@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -26,6 +28,7 @@ pub struct Pinned {
     inner: Arc<dyn ObjectStore>,
     name: String,
     e_tags: HashMap<Path, String>,
+    opens_files: bool,
 }
 
 impl Pinned {
@@ -37,7 +40,13 @@ impl Pinned {
         objects: impl IntoIterator<Item = &'a ObjectMeta>,
     ) -> Self {
         let tag = |object: &ObjectMeta| Some((object.location.clone(), object.e_tag.clone()?));
-        Self { inner, name: name.into(), e_tags: objects.into_iter().filter_map(tag).collect() }
+        let e_tags = objects.into_iter().filter_map(tag).collect();
+        Self { inner, name: name.into(), e_tags, opens_files: false }
+    }
+
+    /// Says that the store is a file system: a file of it is opened once, and all ranges are read from what was opened.
+    pub fn of_files(self) -> Self {
+        Self { opens_files: true, ..self }
     }
 
     async fn changed(&self, location: &Path, expected: &str) -> object_store::Error {
@@ -88,23 +97,12 @@ impl ObjectStore for Pinned {
         if !self.e_tags.contains_key(location) {
             return self.inner.get_ranges(location, ranges).await;
         }
-        // A local file is opened once, and all ranges are read from what was opened.
-        let options = GetOptions { range: Some(GetRange::Bounded(first.clone())), ..GetOptions::default() };
-        let opened = self.get_opts(location, options).await?;
-        if let GetResultPayload::File(mut file, path) = opened.payload {
-            // Memory is taken here, where it is given back later too: a thread that only reads would keep what others gave back.
-            let places = ranges.iter().map(|range| (range.start, vec![0; (range.end - range.start) as usize]));
-            let places: Vec<(u64, Vec<u8>)> = places.collect();
-            let read = tokio::task::spawn_blocking(move || {
-                places.into_iter().map(|place| read_at(&mut file, place)).collect::<std::io::Result<Vec<Bytes>>>()
-            });
-            let failed = |source| StorageError::Io { target: path.display().to_string(), operation: "read it", source };
-            return Ok(read.await?.map_err(failed)?);
+        if self.opens_files {
+            let options = GetOptions { range: Some(GetRange::Bounded(first.clone())), ..GetOptions::default() };
+            if let GetResultPayload::File(file, path) = self.get_opts(location, options).await?.payload {
+                return read_ranges(file, path, ranges).await;
+            }
         }
-        if let [_] = ranges {
-            return Ok(vec![opened.bytes().await?]);
-        }
-        drop(opened);
         coalesce_ranges(ranges, |range| self.range(location, range), OBJECT_STORE_COALESCE_DEFAULT).await
     }
 
@@ -138,8 +136,19 @@ fn is_same(one: &str, other: &str) -> bool {
     one.trim_matches('"') == other.trim_matches('"')
 }
 
+async fn read_ranges(mut file: File, path: PathBuf, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+    // Memory is taken here, where it is given back later too: a thread that only reads would keep what others gave back.
+    let places = ranges.iter().map(|range| (range.start, vec![0; (range.end - range.start) as usize]));
+    let places: Vec<(u64, Vec<u8>)> = places.collect();
+    let read = tokio::task::spawn_blocking(move || {
+        places.into_iter().map(|place| read_at(&mut file, place)).collect::<std::io::Result<Vec<Bytes>>>()
+    });
+    let failed = |source| StorageError::Io { target: path.display().to_string(), operation: "read it", source };
+    Ok(read.await?.map_err(failed)?)
+}
+
 /// Fills memory with what a file has from a place on.
-fn read_at(file: &mut std::fs::File, (start, mut bytes): (u64, Vec<u8>)) -> std::io::Result<Bytes> {
+fn read_at(file: &mut File, (start, mut bytes): (u64, Vec<u8>)) -> std::io::Result<Bytes> {
     file.seek(SeekFrom::Start(start))?;
     file.read_exact(&mut bytes)?;
     Ok(bytes.into())
@@ -165,11 +174,12 @@ mod tests {
 
     use super::*;
 
-    async fn changes_under(inner: Arc<dyn ObjectStore>) {
+    async fn changes_under(inner: Arc<dyn ObjectStore>, opens_files: bool) {
         let path = Path::from("sessions.csv");
         inner.put(&path, "0123456789".into()).await.unwrap();
         let before = inner.head(&path).await.unwrap();
         let pinned = Pinned::new(Arc::clone(&inner), "s3://bucket/", [&before]);
+        let pinned = if opens_files { pinned.of_files() } else { pinned };
         assert_eq!(pinned.get(&path).await.unwrap().bytes().await.unwrap(), "0123456789");
         assert_eq!(pinned.get_ranges(&path, &[1..3, 8..10]).await.unwrap(), ["12", "89"]);
         assert_eq!(pinned.get_ranges(&path, std::slice::from_ref(&(4..6))).await.unwrap(), ["45"]);
@@ -197,8 +207,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_pinned_object_that_changes_is_an_error_with_both_tags() {
-        changes_under(Arc::new(InMemory::new())).await;
+        changes_under(Arc::new(InMemory::new()), false).await;
         let folder = tempfile::tempdir().unwrap();
-        changes_under(Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap())).await;
+        for opens_files in [true, false] {
+            let local = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+            changes_under(Arc::new(local), opens_files).await;
+        }
     }
 }

@@ -98,6 +98,7 @@ impl Storage {
             let Some((first, _)) = found.first() else { continue };
             let objects = found.iter().map(|(_, meta)| *meta);
             let pinned = Pinned::new(Arc::clone(&first.store), client::name_of(&store_url), objects);
+            let pinned = if first.scheme() == Scheme::Local { pinned.of_files() } else { pinned };
             let pinned: Arc<dyn ObjectStore> = Arc::new(pinned);
             let Some(url) = self.0.pins.add(&store_url, &pinned) else { continue };
             for (location, _) in found {

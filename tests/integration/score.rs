@@ -224,6 +224,24 @@ fn a_file_that_lacks_a_rank_column_is_refused_before_anything_is_scored() {
 }
 
 #[test]
+fn a_file_with_damaged_pages_is_named() {
+    let folder = tempdir().unwrap();
+    let mut bytes = fs::read(golden("sessions.parquet")).unwrap();
+    let middle = bytes.len() / 8;
+    bytes[middle..2 * middle].fill(0xff);
+    fs::write(folder.path().join("damaged.parquet"), bytes).unwrap();
+    for target in ["out.parquet", "table"] {
+        normstream()
+            .current_dir(&folder)
+            .args(["score", "damaged.parquet", "--to", target, "--progress", "off"])
+            .assert()
+            .code(2)
+            .stderr(contains("cannot read damaged.parquet as parquet: ").and(contains("Parquet error: Parquet").not()));
+        assert!(!folder.path().join("out.parquet").exists());
+    }
+}
+
+#[test]
 fn folders_and_patterns_name_their_files_in_order() {
     let folder = tempdir().unwrap();
     let sessions = folder.path().join("in/2024");

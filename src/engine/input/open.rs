@@ -13,6 +13,7 @@ use datafusion::prelude::SessionContext;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::engine::EngineError;
+use crate::engine::error::is_of_content;
 use crate::engine::input::canonical::{
     CanonicalColumns, ColumnNames, WantedColumns, canonical_columns, detect_layout, is_string, rank_columns, text_type,
 };
@@ -196,6 +197,16 @@ impl SessionInput {
         self.files.iter().chain(&self.attributes).any(is_remote)
     }
 
+    /// Why a part could not be read, and which file that is of, if the file is at fault.
+    pub fn failed(&self, part: &InputPart, error: DataFusionError) -> EngineError {
+        // In the long layout a part is many files.
+        if self.layout == Layout::Long || !is_of_content(&error) {
+            return error.into();
+        }
+        let format = part.file.format().name();
+        EngineError::Unreadable { file: part.file.name(), format, reason: Box::new(error) }
+    }
+
     /// The parts of all files, in input order.
     ///
     /// A Parquet file is cut between row groups, an uncompressed text file at lines; any other file is one part, and so is the
@@ -299,10 +310,10 @@ async fn read_schema(
     found: &FoundFile,
     limits: PartLimits,
 ) -> Result<FileFooter, EngineError> {
-    let unreadable = |source: DataFusionError| EngineError::Unreadable {
+    let unreadable = |reason: DataFusionError| EngineError::Unreadable {
         file: found.location.to_string(),
         format: found.format.name(),
-        source: Box::new(source),
+        reason: Box::new(reason),
     };
     let store = &found.location.store;
     let objects = std::slice::from_ref(&found.meta);

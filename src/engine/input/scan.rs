@@ -82,7 +82,7 @@ impl SessionInput {
         alike.map(|alike| self.scan_alike(context, partitions, alike, needed)).collect()
     }
 
-    /// The same for scoring, with ranks as [`SessionInput::scan_to_score`] reads them. No optimizer touches what reads bytes.
+    /// The same for scoring, with ranks as [`SessionInput::scan_to_score`] reads them.
     pub fn scans_to_score(
         &self,
         context: &SessionContext,
@@ -101,8 +101,7 @@ impl SessionInput {
                 continue;
             }
             let groups: Vec<&[InputPart]> = parts.chunks(parts.len().div_ceil(partitions.max(1))).collect();
-            let plan = self.scan_with_byte_ranks(context, &groups, ranks, needed)?;
-            plans.push(Arc::new(SealedExec::new(plan)));
+            plans.push(self.scan_with_byte_ranks(context, &groups, ranks, needed)?);
         }
         Ok(plans)
     }

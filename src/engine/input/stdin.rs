@@ -83,7 +83,7 @@ impl StdinInput {
         let schema = infer_schema(format, &head).map_err(|error| EngineError::Unreadable {
             file: STDIN.to_owned(),
             format: format.name(),
-            source: Box::new(error.into()),
+            reason: Box::new(error.into()),
         })?;
         Ok(StdinInput::Stream(StdinStream { format, schema, reader: Mutex::new(Some(reader)) }))
     }

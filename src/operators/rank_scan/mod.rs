@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, NullBufferBuilder, RecordBatch, UInt8Array};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{ColumnStatistics, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileScanConfig, ParquetFileReaderFactory};
 use datafusion::datasource::source::DataSourceExec;
@@ -25,7 +27,8 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, ChildrenPropertiesMode, ReplaceChildrenOptions};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, Metric, MetricValue, MetricsSet};
+use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties};
 use futures::TryStreamExt as _;
@@ -47,15 +50,15 @@ pub fn is_byte_column(metadata: &ParquetMetaData, leaf: usize) -> bool {
 /// itself, any other one as 255.
 ///
 /// Invariants:
-/// 1. The input gives the rows of the row groups that it is to read in their order, from the first, and leaves none out. So filters
-///    stay above, and files are read by the partition that they are assigned to.
-/// 2. The output is every input column at its own index, then the added ones.
+/// 1. The scan gives the rows of the row groups that it is to read in their order, from the first, and leaves none out. So filters
+///    stay above, files are read by the partition that they are assigned to, and the scan is no child: no optimizer sees it.
+/// 2. The output is every column of the scan at its own index, then the added ones.
 ///
 /// Memory: of one row group the pages of the added columns as they are stored (where these are large, the compressed chunks and a
 /// page of each); and a batch.
 #[derive(Debug, Clone)]
 pub struct RankScanExec {
-    input: Arc<dyn ExecutionPlan>,
+    scan: Arc<dyn ExecutionPlan>,
     columns: Vec<String>,
     readers: Arc<dyn ParquetFileReaderFactory>,
     properties: Arc<PlanProperties>,
@@ -65,39 +68,41 @@ pub struct RankScanExec {
 impl RankScanExec {
     /// Adds `columns` to a scan of files that `readers` opens.
     ///
-    /// Fails if `input` is not a scan of files.
+    /// Fails if `scan` is not a scan of files.
     pub fn try_new(
-        input: Arc<dyn ExecutionPlan>,
+        scan: Arc<dyn ExecutionPlan>,
         columns: Vec<String>,
         readers: Arc<dyn ParquetFileReaderFactory>,
     ) -> Result<Self> {
-        scanned(&input)?;
+        scanned(&scan)?;
         let added = columns.iter().map(|name| Arc::new(Field::new(name, DataType::UInt8, true)));
-        let fields: Vec<FieldRef> = input.schema().fields().iter().cloned().chain(added).collect();
-        let schema = Arc::new(Schema::new_with_metadata(fields, input.schema().metadata().clone()));
-        let properties = Arc::new(PlanProperties::new(
+        let fields: Vec<FieldRef> = scan.schema().fields().iter().cloned().chain(added).collect();
+        let schema = Arc::new(Schema::new_with_metadata(fields, scan.schema().metadata().clone()));
+        let properties = PlanProperties::new(
             EquivalenceProperties::new(schema),
-            input.properties().output_partitioning().clone(),
-            input.properties().emission_type,
-            input.properties().boundedness,
-        ));
-        Ok(RankScanExec { input, columns, readers, properties, metrics: ExecutionPlanMetricsSet::new() })
+            scan.properties().output_partitioning().clone(),
+            scan.properties().emission_type,
+            scan.properties().boundedness,
+        );
+        let properties = Arc::new(properties.with_scheduling_type(scan.properties().scheduling_type));
+        Ok(RankScanExec { scan, columns, readers, properties, metrics: ExecutionPlanMetricsSet::new() })
     }
 }
 
 /// The files that a scan reads.
-fn scanned(input: &Arc<dyn ExecutionPlan>) -> Result<&FileScanConfig> {
-    let scan = input.downcast_ref::<DataSourceExec>().and_then(|scan| scan.data_source().downcast_ref());
-    scan.ok_or_else(|| DataFusionError::Internal(format!("the input of {NAME} is a scan of files")))
+fn scanned(scan: &Arc<dyn ExecutionPlan>) -> Result<&FileScanConfig> {
+    let scan = scan.downcast_ref::<DataSourceExec>().and_then(|scan| scan.data_source().downcast_ref());
+    scan.ok_or_else(|| DataFusionError::Internal(format!("{NAME} adds to a scan of files")))
 }
 
 impl DisplayAs for RankScanExec {
     fn fmt_as(&self, t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match t {
-            DisplayFormatType::Default => write!(f, "{NAME}: columns={}", self.columns.len()),
-            DisplayFormatType::Verbose => write!(f, "{NAME}: columns=[{}]", self.columns.join(", ")),
-            DisplayFormatType::TreeRender => writeln!(f, "columns={}", self.columns.len()),
+            DisplayFormatType::Default => write!(f, "{NAME}: columns={}, ", self.columns.len())?,
+            DisplayFormatType::Verbose => write!(f, "{NAME}: columns=[{}], ", self.columns.join(", "))?,
+            DisplayFormatType::TreeRender => return writeln!(f, "columns={}", self.columns.len()),
         }
+        self.scan.fmt_as(t, f)
     }
 }
 
@@ -111,7 +116,7 @@ impl ExecutionPlan for RankScanExec {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
+        Vec::new()
     }
 
     fn apply_expressions(
@@ -123,36 +128,26 @@ impl ExecutionPlan for RankScanExec {
 
     fn replace_children(
         self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        options: ReplaceChildrenOptions,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let Some(input) = children.pop().filter(|_| children.is_empty()) else {
-            return Err(DataFusionError::Internal(format!("{NAME} has one input")));
-        };
-        Ok(Arc::new(match options.children_properties {
-            ChildrenPropertiesMode::Keep => {
-                RankScanExec { input, metrics: ExecutionPlanMetricsSet::new(), ..Arc::unwrap_or_clone(self) }
-            }
-            ChildrenPropertiesMode::Recompute => {
-                RankScanExec::try_new(input, self.columns.clone(), Arc::clone(&self.readers))?
-            }
-        }))
+        if children.is_empty() { Ok(self) } else { Err(DataFusionError::Internal(format!("{NAME} has no inputs"))) }
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
     }
 
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
     fn cardinality_effect(&self) -> CardinalityEffect {
         CardinalityEffect::Equal
+    }
+
+    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], of: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        let scan = self.scan.statistics_from_inputs(&[], of)?;
+        let mut columns = scan.column_statistics.clone();
+        columns.resize_with(self.schema().fields().len(), ColumnStatistics::new_unknown);
+        let total_byte_size = Precision::Absent;
+        Ok(Arc::new(Statistics { num_rows: scan.num_rows, total_byte_size, column_statistics: columns }))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
@@ -160,7 +155,7 @@ impl ExecutionPlan for RankScanExec {
             let setting = "datafusion.execution.enable_file_stream_work_stealing";
             return Err(DataFusionError::Configuration(format!("{NAME} needs {setting} to be off")));
         }
-        let files = scanned(&self.input)?.file_groups.get(partition);
+        let files = scanned(&self.scan)?.file_groups.get(partition);
         let ranks = RankFiles {
             plan: self.clone(),
             partition,
@@ -168,22 +163,32 @@ impl ExecutionPlan for RankScanExec {
             file: None,
             row_group: RowGroup { rows: 0, chunks: Vec::new() },
         };
-        let input = self.input.execute(partition, context)?;
+        let scan = self.scan.execute(partition, context)?;
         let baseline = BaselineMetrics::new(&self.metrics, partition);
-        let state = (input, ranks, baseline, self.schema());
-        let stream = futures::stream::try_unfold(state, |(mut input, mut ranks, baseline, schema)| async move {
-            let Some(batch) = input.try_next().await? else { return Ok(None) };
+        let state = (scan, ranks, baseline, self.schema());
+        let stream = futures::stream::try_unfold(state, |(mut scan, mut ranks, baseline, schema)| async move {
+            let Some(batch) = scan.try_next().await? else { return Ok(None) };
             let added = ranks.read(batch.num_rows(), &baseline).await?;
             let columns = batch.columns().iter().cloned().chain(added).collect();
             let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
             baseline.record_output(batch.num_rows());
-            Ok(Some((batch, (input, ranks, baseline, schema))))
+            Ok(Some((batch, (scan, ranks, baseline, schema))))
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
+        let mut metrics = self.metrics.clone_inner();
+        // The rows that the scan gives are those that come out here.
+        let is_own = |metric: &&Arc<Metric>| {
+            !matches!(
+                metric.value(),
+                MetricValue::OutputRows(_) | MetricValue::OutputBytes(_) | MetricValue::OutputBatches(_)
+            )
+        };
+        let scan = self.scan.metrics().unwrap_or_default();
+        scan.iter().filter(is_own).for_each(|metric| metrics.push(Arc::clone(metric)));
+        Some(metrics)
     }
 }
 
@@ -245,7 +250,7 @@ impl RankFiles {
                 return Ok(file.open_row_group(index, baseline).await?);
             }
             let Some(file) = self.files.pop_front() else {
-                return Err(DataFusionError::Internal(format!("the input of {NAME} has more rows than its files")));
+                return Err(DataFusionError::Internal(format!("the scan of {NAME} has more rows than its files")));
             };
             self.file = Some(self.open(file).await?);
         }

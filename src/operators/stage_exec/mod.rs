@@ -12,6 +12,7 @@ use datafusion::common::{ColumnStatistics, Statistics};
 use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_expr::projection::ProjectionMapping;
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::filter_pushdown::{FilterDescription, FilterPushdownPhase};
@@ -119,11 +120,9 @@ impl StageExec {
         let reads = check_inputs(stage.name(), &stage.reads(), &adds, &input_schema).map_err(external)?;
         let fields: Vec<FieldRef> = input_schema.fields().iter().cloned().chain(adds).collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, input_schema.metadata().clone()));
-        let kept: Vec<usize> = (0..input_schema.fields().len()).collect();
-        let mapping = ProjectionMapping::from_indices(&kept, &input_schema)?;
         let input_properties = input.properties();
         let properties = Arc::new(PlanProperties::new(
-            input_properties.equivalence_properties().project(&mapping, schema),
+            extended(input_properties.equivalence_properties(), schema)?,
             input_properties.output_partitioning().clone(),
             input_properties.emission_type,
             input_properties.boundedness,
@@ -135,6 +134,16 @@ impl StageExec {
     pub fn stage(&self) -> &Arc<dyn PlanStage> {
         &self.stage
     }
+}
+
+/// What is known of the columns of an input, of a schema that begins with these.
+fn extended(known: &EquivalenceProperties, schema: SchemaRef) -> Result<EquivalenceProperties> {
+    // To carry over that nothing is known of a hundred columns is half of the work of planning a part.
+    if known.eq_group().is_empty() && known.oeq_class().is_empty() && known.constraints().is_empty() {
+        return Ok(EquivalenceProperties::new(schema));
+    }
+    let kept: Vec<usize> = (0..known.schema().fields().len()).collect();
+    Ok(known.project(&ProjectionMapping::from_indices(&kept, known.schema())?, schema))
 }
 
 impl DisplayAs for StageExec {

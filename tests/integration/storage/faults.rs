@@ -222,7 +222,7 @@ fn storage_error(error: &Error) -> Option<&StorageError> {
         Error::Storage(error) | Error::Engine(EngineError::Storage(error)) | Error::Run(RunError::Storage(error)) => {
             Some(error)
         }
-        Error::Engine(EngineError::Unreadable { source, .. }) => StorageError::find(source.as_ref()),
+        Error::Engine(EngineError::Unreadable { reason, .. }) => StorageError::find(reason.as_ref()),
         Error::Engine(EngineError::Plan(error)) | Error::Run(RunError::Engine(EngineError::Plan(error))) => {
             StorageError::find(error)
         }

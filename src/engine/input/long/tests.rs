@@ -542,6 +542,13 @@ async fn sessions_whose_rows_all_lie_apart_are_assembled_within_a_small_memory_l
     assert_eq!(ids(&assembled), table.column(0).as_primitive::<Int64Type>().iter().collect::<Vec<_>>());
     assert!(faults(&assembled).iter().all(Option::is_none));
     assert!(ranks(&assembled).iter().all(|ranks| ranks.iter().all(Option::is_some)));
+    assert!(spills(&plan) > 0, "nothing was spilled: the limit is not small");
+}
+
+/// How often the operators of a plan have spilled.
+fn spills(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    let own = plan.metrics().and_then(|metrics| metrics.spill_count()).unwrap_or(0);
+    own + plan.children().into_iter().map(spills).sum::<usize>()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
