@@ -1,6 +1,7 @@
 //! Where norms come from.
 
 use std::fmt::Debug;
+use std::hash::{Hash, Hasher};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -41,12 +42,20 @@ pub trait NormSource: Debug + Send + Sync {
 }
 
 /// A group in a version, as it is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GroupName<'a> {
     /// The group, as in `COUNTRY:Spain`.
     pub group: &'a str,
     /// The version.
     pub version: &'a str,
+}
+
+impl Hash for GroupName<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // What ends one name and begins the other need not be hashed: names that differ in that alone hardly ever meet.
+        state.write(self.group.as_bytes());
+        state.write(self.version.as_bytes());
+    }
 }
 
 /// What a source holds of one group in one version.

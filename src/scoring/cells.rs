@@ -38,11 +38,8 @@ pub(crate) fn bytes_of(column: &ArrayRef) -> Result<Cow<'_, [u8]>, ScoringError>
             let byte = |&value: &f64| if f64::from(value as u8) == value { value as u8 } else { NO_NUMBER };
             values::<Float64Type>(&floats).iter().map(byte).collect()
         }
-        _ => {
-            let text = cast(column, &DataType::Utf8View)?;
-            let number = |text: &str| text.trim().parse::<i64>().ok().and_then(|number| u8::try_from(number).ok());
-            text.as_string_view().iter().map(|text| text.and_then(number).unwrap_or(NO_NUMBER)).collect()
-        }
+        DataType::Utf8View => column.as_string_view().iter().map(number).collect(),
+        _ => cast(column, &DataType::Utf8)?.as_string::<i32>().iter().map(number).collect(),
     };
     let Some(nulls) = column.nulls().filter(|nulls| nulls.null_count() > 0) else {
         return Ok(bytes);
@@ -52,6 +49,18 @@ pub(crate) fn bytes_of(column: &ArrayRef) -> Result<Cow<'_, [u8]>, ScoringError>
         bytes[row] = NO_NUMBER;
     }
     Ok(Cow::Owned(bytes))
+}
+
+/// The number that a text is.
+fn number(text: Option<&str>) -> u8 {
+    match text.unwrap_or_default().as_bytes() {
+        // Nearly every rank.
+        [digit @ b'0'..=b'9'] => digit - b'0',
+        _ => {
+            let number = text.and_then(|text| text.trim().parse::<i64>().ok());
+            number.and_then(|number| u8::try_from(number).ok()).unwrap_or(NO_NUMBER)
+        }
+    }
 }
 
 /// Whether the only cell of a column is null, blank or not a number.

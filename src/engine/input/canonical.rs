@@ -60,7 +60,7 @@ pub fn detect_layout(schema: &Schema, names: &ColumnNames, file: &str) -> Result
 pub(super) fn text_type(canonical: &str, is_rank: bool, is_csv: bool, inferred: &DataType) -> DataType {
     match canonical {
         PART | MODE if is_rank => DataType::Utf8View,
-        _ if is_rank && is_csv => DataType::Utf8View,
+        _ if is_rank && is_csv => DataType::Utf8,
         _ if is_rank => DataType::Float64,
         SESSION_ID | USER_ID if *inferred == DataType::Int64 => DataType::Int64,
         COMPLETED_AT | STARTED_AT => timestamp_type(),
