@@ -7,7 +7,7 @@ mod definition;
 mod validate;
 
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use sha2::{Digest, Sha256};
 
@@ -156,6 +156,7 @@ pub struct Instrument {
     /// The raw scores that the published norms span; `None` for LFI, which is never truncated.
     pub published_range: PerScale<Option<RawRange>>,
     source: String,
+    style_grid: OnceLock<Arc<[(StyleId, StyleId)]>>,
 }
 
 impl Instrument {
@@ -263,6 +264,20 @@ impl Instrument {
             }
         }
         nearest.1
+    }
+
+    /// Style and backup style of every pair of scores that a session can have, ACCE major; reckoned once.
+    pub fn style_grid(&self) -> &Arc<[(StyleId, StyleId)]> {
+        self.style_grid.get_or_init(|| {
+            let (acce, aero) = (self.raw_range(Scale::Acce), self.raw_range(Scale::Aero));
+            let row = |acce: i32| {
+                (aero.lowest..=aero.highest).map(move |aero| {
+                    let (acce, aero) = (acce as i16, aero as i16);
+                    (self.style_of(acce, aero), self.backup_style_of(acce, aero))
+                })
+            };
+            (acce.lowest..=acce.highest).flat_map(row).collect()
+        })
     }
 
     /// The index of the age band of an age in completed years.

@@ -1,6 +1,7 @@
 //! Turns a definition into an [`Instrument`], or lists everything that is wrong with it.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use crate::instrument::definition::Definition;
 use crate::instrument::{AgeBand, FlagThresholds, Instrument, Problem, StyleId, Window};
@@ -71,6 +72,7 @@ pub(super) fn validate(definition: &Definition, source: &str) -> Result<Instrume
             .collect(),
         published_range,
         source: source.to_owned(),
+        style_grid: OnceLock::new(),
     })
 }
 

@@ -16,7 +16,7 @@ use crate::run::encode::{Encoded, PartEncoder};
 use crate::run::failures::{FailureTable, Failures};
 use crate::run::journal::PartRecord;
 use crate::run::output::Buffer;
-use crate::run::profile::PlanProfile;
+use crate::run::profile::sum_of;
 use crate::run::report::Progress;
 use crate::run::{RunError, ScoreJob};
 use crate::storage::{Location, StorageError, Upload};
@@ -108,9 +108,7 @@ impl PartJob {
             Some(file) => Some(file.finish(&self.columns.written, &self.name).await?),
             None => None,
         };
-        let mut profile = PlanProfile::default();
-        profile.add(&plan);
-        let scanned = profile.sum("bytes_scanned") as u64;
+        let scanned = sum_of("bytes_scanned", &plan) as u64;
         let bytes_read = if scanned > 0 { scanned } else { self.part.bytes() };
         self.progress.add_part(bytes_read, self.part.bytes());
         Ok(PartRecord {

@@ -33,11 +33,12 @@ impl PlanProfile {
             self.add_operator(child, depth + 1, line);
         }
     }
+}
 
-    /// The value of a counter, summed over all operators that have it.
-    pub fn sum(&self, counter: &str) -> usize {
-        self.lines.iter().filter_map(|(_, metrics)| metrics.sum_by_name(counter)).map(|value| value.as_usize()).sum()
-    }
+/// The value of a counter, summed over all operators of a plan that have it.
+pub(super) fn sum_of(counter: &str, plan: &Arc<dyn ExecutionPlan>) -> usize {
+    let own = plan.metrics().and_then(|metrics| metrics.sum_by_name(counter)).map_or(0, |value| value.as_usize());
+    own + plan.children().into_iter().map(|child| sum_of(counter, child)).sum::<usize>()
 }
 
 /// Not what is nothing, nor the times of the single columns of a projection.

@@ -15,7 +15,7 @@ use crate::run::account::{COUNTED, Counts, account_for};
 use crate::run::encode::{Encoded, PartEncoder};
 use crate::run::ordered::{OrderedParts, PartSink};
 use crate::run::output::Output;
-use crate::run::profile::PlanProfile;
+use crate::run::profile::{PlanProfile, sum_of};
 use crate::run::report::{Progress, RunReport};
 use crate::run::{OutputTarget, RunError};
 use crate::storage::Storage;
@@ -140,9 +140,7 @@ impl PartWorker {
         if let Some(encoded) = self.encoder.finish()? {
             sink.send(encoded).await;
         }
-        let mut part = PlanProfile::default();
-        part.add(&self.plan);
-        let (scanned, bytes) = (part.sum("bytes_scanned") as u64, self.part.bytes());
+        let (scanned, bytes) = (sum_of("bytes_scanned", &self.plan) as u64, self.part.bytes());
         self.progress.add_part(if scanned > 0 { scanned } else { bytes }, bytes);
         self.profile.lock().unwrap_or_else(PoisonError::into_inner).add(&self.plan);
         Ok(())

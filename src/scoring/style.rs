@@ -19,21 +19,15 @@ pub struct Style {
     acce: RawRange,
     aero: RawRange,
     /// Style and backup style of every pair of scores, ACCE major.
-    grid: Vec<(StyleId, StyleId)>,
+    grid: Arc<[(StyleId, StyleId)]>,
     names: ArrayRef,
 }
 
 impl Style {
-    /// The styles of an instrument, tabulated over every pair of scores.
+    /// The styles of an instrument.
     pub fn new(instrument: &Arc<Instrument>) -> Self {
         let (acce, aero) = (instrument.raw_range(Scale::Acce), instrument.raw_range(Scale::Aero));
-        let row = |acce: i32| {
-            (aero.lowest..=aero.highest).map(move |aero| {
-                let (acce, aero) = (acce as i16, aero as i16);
-                (instrument.style_of(acce, aero), instrument.backup_style_of(acce, aero))
-            })
-        };
-        let grid = (acce.lowest..=acce.highest).flat_map(row).collect();
+        let grid = Arc::clone(instrument.style_grid());
         Style { acce, aero, grid, names: Arc::new(StringArray::from(instrument.style_names.clone())) }
     }
 }
