@@ -5,8 +5,8 @@
 //! computes flexibility. It does read the ranks of the contexts: a session whose contexts are no rankings is not `ok`, and one
 //! that is not `ok` has no `style`. Who wants styles alone says so with [`ScoreRequest::contexts`].
 //!
-//! A filter on a column that is passed through goes down to the scan; one on a score stays above the stages. Without the former, ranks
-//! are read as bytes, as for a run.
+//! A filter on a column that is passed through goes down to the scan; one on a score stays above the stages. For a query of scores
+//! alone ranks are read as bytes, as for a run.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_expr::expressions::{CastExpr, Column};
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::union::UnionExec;
@@ -134,22 +134,12 @@ impl TableProvider for ScoreTable {
         TableType::Base
     }
 
-    // Filters are left to the physical optimizer: it takes those on passed columns down through the stages. To be told of them says
-    // which scan to choose.
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let is_passed = |filter: &&Expr| filter.column_refs().iter().all(|column| column_type(&column.name).is_none());
-        let told = |filter| match is_passed(filter) {
-            true => TableProviderFilterPushDown::Inexact,
-            false => TableProviderFilterPushDown::Unsupported,
-        };
-        Ok(filters.iter().map(told).collect())
-    }
-
+    // Filters are left to the physical optimizer: it takes those on passed columns down through the stages.
     async fn scan(
         &self,
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
-        filters: &[Expr],
+        _: &[Expr],
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let wanted: Vec<String> = match projection {
@@ -159,8 +149,10 @@ impl TableProvider for ScoreTable {
         let input = self.input.columns.schema();
         let needed = needed_columns(&self.stages(&input), &input, &wanted);
         let partitions = session.config().target_partitions();
-        // Where rows can be left out, the library's scan leaves them out; where all are read, ranks are read faster as bytes.
-        let scans = match filters.is_empty() {
+        // A filter or the limit of a sort leaves out rows by columns of the files, and the library's scan does not read them. Where a
+        // query takes scores alone, all rows are read, and ranks faster as bytes.
+        let takes_scores_alone = wanted.iter().all(|name| column_type(name).is_some());
+        let scans = match takes_scores_alone {
             true => self.input.scans_to_score(&self.context, partitions, &needed)?,
             false => self.input.scans(&self.context, partitions, &needed)?,
         };
