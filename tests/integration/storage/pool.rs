@@ -127,68 +127,63 @@ async fn score_at_once(storage: &Storage, url: &str) -> Duration {
     elapsed
 }
 
-const FILES_OF_A_TASK: usize = 16;
+/// The same jobs, fifteen at a time, each with clients of its own.
+async fn score_separately(url: &str) -> Duration {
+    let started = Instant::now();
+    let mut workers = JoinSet::new();
+    for worker in 0..PERMITS {
+        let url = url.to_owned();
+        workers.spawn(async move {
+            let folder = tempdir().unwrap();
+            for task in (worker..TASKS).step_by(PERMITS) {
+                let target = folder.path().join(format!("{task}.parquet"));
+                let storage = storage(PoolOptions { size: 50, ..PoolOptions::default() });
+                jobs::score(&storage, &inputs_of(task, &url), None, target.to_str().unwrap(), 1).await.unwrap();
+            }
+        });
+    }
+    workers.join_all().await;
+    started.elapsed()
+}
+
+const FILES_OF_A_TASK: usize = 2;
 const SESSIONS: usize = 100;
-/// Different tasks.
+/// Different files.
 const DISTINCT: usize = 5;
 
 fn inputs_of(task: usize, url: &str) -> Vec<String> {
     (0..FILES_OF_A_TASK).map(|file| format!("{url}/{}/{file}.parquet", task % DISTINCT)).collect()
 }
 
-/// A server with the files of all tasks.
-fn server_of_sessions(latency: Duration) -> StaticFiles {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_scoring_jobs_share_fifteen_connections_and_lose_no_time_by_it() {
     let folder = tempdir().unwrap();
-    let web = StaticFiles::start(latency);
+    let web = StaticFiles::start(LATENCY);
+    let unpooled = StaticFiles::start(LATENCY);
     for number in 0..DISTINCT * FILES_OF_A_TASK {
         let bytes = jobs::generated_sessions(&folder.path().join(format!("{number}.parquet")), SESSIONS, number + 1);
-        web.put(&format!("/{}/{}.parquet", number / FILES_OF_A_TASK, number % FILES_OF_A_TASK), bytes);
+        let path = format!("/{}/{}.parquet", number / FILES_OF_A_TASK, number % FILES_OF_A_TASK);
+        web.put(&path, bytes.clone());
+        unpooled.put(&path, bytes);
     }
-    web
-}
-
-/// What fifty jobs need at most is what their requests need, fifteen at a time, and what their work and that of the servers need on
-/// this machine, one after the other. More threads than cores: an answer that has come is taken while others work.
-#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
-async fn fifty_scoring_jobs_share_fifteen_connections_and_lose_no_time_by_it() {
-    let (web, near) = (server_of_sessions(LATENCY), server_of_sessions(Duration::ZERO));
-    let unloaded = StaticFiles::start(LATENCY);
-    unloaded.put("/file", content());
-    let unlimited = || storage(PoolOptions { size: 50, max_overflow: 100, ..PoolOptions::default() });
     let storage = storage(PoolOptions::default());
-    let (url, near_url) = (web.server.url(), near.server.url());
-    let (mut pooled, mut work, mut latency) = (Duration::MAX, Duration::MAX, Duration::MAX);
-    let mut requests = 0;
-    let needed = |requests: u64, latency: Duration, work: Duration| {
-        let ideal = latency.mul_f64(requests as f64 / PERMITS as f64);
-        (ideal, ideal + work)
-    };
-    for _ in 0..3 {
-        let before = count(&storage);
-        pooled = pooled.min(score_at_once(&storage, &url).await);
-        requests = count(&storage) - before;
-        work = work.min(score_at_once(&unlimited(), &near_url).await);
-        latency = latency.min(latency_of_one_client(&unloaded.server.url()).await);
-        if pooled.mul_f64(SHARE) <= needed(requests, latency, work).1 {
-            break;
-        }
-    }
-    let (ideal, needed) = needed(requests, latency, work);
+    let (url, unpooled_url) = (web.server.url(), unpooled.server.url());
+    let (pooled, separate) = best_of_rounds(
+        || score_at_once(&storage, &url),
+        || score_separately(&unpooled_url),
+        |pooled, separate| pooled.mul_f64(SHARE) <= separate,
+    )
+    .await;
+    let status = &storage.status()[0];
     println!(
-        "{requests} requests in {pooled:?} over {} connections, {} at once: {:.3} of the ideal at {latency:?} an answer; \
-         the work alone {work:?}",
+        "{pooled:?} over {} connections, {} at once; each with its own clients {separate:?}; {:?}",
         web.server.accepted(),
         web.server.most_open(),
-        ideal.as_secs_f64() / pooled.as_secs_f64()
+        status.requests
     );
-    let status = &storage.status()[0];
     assert_eq!((status.timeouts, status.retries, status.checked_out), (0, 0, 0));
     assert!(web.server.most_open() <= PERMITS, "{} connections were open at once", web.server.most_open());
-    assert!(pooled.mul_f64(SHARE) <= needed, "{pooled:?} where {needed:?} is needed");
-}
-
-fn count(storage: &Storage) -> u64 {
-    storage.status().iter().flat_map(|status| status.requests.iter().map(|(_, count)| *count)).sum()
+    assert!(pooled.mul_f64(SHARE) <= separate, "{pooled:?}, and {separate:?} without a pool");
 }
 
 /// A file in which each thousand bytes are alike.
