@@ -230,10 +230,15 @@ fn a_file_with_damaged_pages_is_named() {
     let middle = bytes.len() / 8;
     bytes[middle..2 * middle].fill(0xff);
     fs::write(folder.path().join("damaged.parquet"), bytes).unwrap();
-    for target in ["out.parquet", "table"] {
+    let commands: [&[&str]; 3] = [
+        &["score", "damaged.parquet", "--to", "out.parquet"],
+        &["score", "damaged.parquet", "--to", "table"],
+        &["explain", "damaged.parquet", "--session", "1"],
+    ];
+    for command in commands {
         normstream()
             .current_dir(&folder)
-            .args(["score", "damaged.parquet", "--to", target, "--progress", "off"])
+            .args(command)
             .assert()
             .code(2)
             .stderr(contains("cannot read damaged.parquet as parquet: ").and(contains("Parquet error: Parquet").not()));

@@ -49,7 +49,8 @@ pub fn detect_layout(schema: &Schema, names: &ColumnNames, file: &str) -> Result
         Ok(Layout::Long)
     } else {
         let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        Err(EngineError::UnknownLayout { file: file.to_owned(), columns: columns.join(", ") })
+        let columns = if columns.is_empty() { "none".to_owned() } else { columns.join(", ") };
+        Err(EngineError::UnknownLayout { file: file.to_owned(), columns })
     }
 }
 

@@ -61,7 +61,7 @@ impl ExplainJob {
             let once = matches!(part.file.source, Source::Stdin(_));
             let mut batches =
                 if once { self.scan_sessions(&part)? } else { self.scan(&part, &[SESSION_ID.to_owned()])? };
-            while let Some(batch) = batches.try_next().await? {
+            while let Some(batch) = batches.try_next().await.map_err(|error| self.input.failed(&part, error))? {
                 sessions += batch.num_rows() as u64;
                 let (row, count) = rows_of(&batch, &wanted)?;
                 same_id += count;
@@ -84,7 +84,7 @@ impl ExplainJob {
     /// The first session of an id in a part, with every column that scoring reads.
     async fn first_in(&self, part: &InputPart, wanted: &Scalar<ArrayRef>) -> Result<Option<RecordBatch>, RunError> {
         let mut batches = self.scan_sessions(part)?;
-        while let Some(batch) = batches.try_next().await? {
+        while let Some(batch) = batches.try_next().await.map_err(|error| self.input.failed(part, error))? {
             if let (Some(row), _) = rows_of(&batch, wanted)? {
                 return Ok(Some(batch.slice(row, 1)));
             }
