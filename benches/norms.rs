@@ -5,10 +5,10 @@
 //! once, and opening. Compare with an earlier state by `-- --save-baseline NAME` there and `-- --baseline NAME` here.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
+use std::cell::Cell;
 use std::hint::black_box;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -156,17 +156,18 @@ fn norms(criterion: &mut Criterion) {
 
     let store = Arc::new(runtime.block_on(open(&place)));
     let tokens: Vec<GroupToken> = (0..64).map(|number| GroupToken::new(group_name(number))).collect();
-    let next = AtomicUsize::new(0);
+    let asked = Cell::new(0);
+    let next = || asked.replace(asked.get() + 1);
     group.bench_function("warm lookup: the group by its token, then an index", |bencher| {
         bencher.to_async(&runtime).iter(|| async {
-            let token = &tokens[next.fetch_add(1, Ordering::Relaxed) % tokens.len()];
+            let token = &tokens[next() % tokens.len()];
             store.find(token).await.unwrap().unwrap().norms.scales[Scale::Ce].exact(20)
         });
     });
     group.bench_function("warm lookup: percentile and provenance of a chain whose first group answers", |bencher| {
         let chains: Vec<[GroupToken; 1]> = tokens.iter().map(|token| [token.clone()]).collect();
         bencher.to_async(&runtime).iter(|| async {
-            let chain = &chains[next.fetch_add(1, Ordering::Relaxed) % chains.len()];
+            let chain = &chains[next() % chains.len()];
             let answer = store.lookup(chain, Scale::Ce, 20).await.unwrap();
             black_box(answer.norm_group().len());
             answer.percentile
@@ -180,7 +181,7 @@ fn norms(criterion: &mut Criterion) {
     let source = runtime.block_on(ParquetNorms::open(&place, 100)).unwrap();
     group.bench_function("cold lookup: load a group, page index known", |bencher| {
         bencher.to_async(&runtime).iter(|| async {
-            let number = next.fetch_add(1, Ordering::Relaxed) * 37 % 44;
+            let number = next() * 37 % 44;
             load_one(&source, &group_name(number)).await
         });
     });

@@ -148,20 +148,6 @@ impl NormStore {
         self.names.array()
     }
 
-    /// Exactly this group in exactly this version, from memory or from the first source that has it.
-    pub async fn group(&self, group: &str, version: &str) -> Result<Option<Arc<FoundGroup>>, NormError> {
-        let name = GroupName { group, version };
-        match self.groups.get(name) {
-            Some(held) => Ok(held),
-            None => Ok(self.groups(&[name]).await?.pop().flatten()),
-        }
-    }
-
-    /// The same of several groups, in their order; those that are not in memory are loaded together.
-    pub async fn groups(&self, names: &[GroupName<'_>]) -> Result<Vec<Option<Arc<FoundGroup>>>, NormError> {
-        self.groups.get_or_load(names, |missing| self.load(missing)).await
-    }
-
     /// What was counted so far.
     pub fn stats(&self) -> NormStats {
         self.counters.stats()
@@ -169,29 +155,34 @@ impl NormStore {
 
     /// The group that answers a token: in the version asked for, else, if that is allowed, in the version `default`.
     pub async fn find(&self, token: &GroupToken) -> Result<Option<Arc<FoundGroup>>, NormError> {
-        let asked = token.version();
-        let found = self.group(&token.group, asked).await?;
-        if found.is_none() && self.options.allow_version_fallback && asked != DEFAULT_VERSION {
-            return self.group(&token.group, DEFAULT_VERSION).await;
+        let name = token.name();
+        if !self.falls_back(name)
+            && let Some(held) = self.groups.get(name)
+        {
+            return Ok(held);
         }
-        Ok(found)
+        // Boxed: what waits for a load is large, and would be moved about by every lookup that needs none.
+        Ok(Box::pin(self.find_all(std::slice::from_ref(token))).await?.pop().flatten())
     }
 
     /// The groups that answer tokens, in their order, as [`find`](Self::find) says; those that are not in memory are loaded together.
     pub async fn find_all(&self, tokens: &[GroupToken]) -> Result<Vec<Option<Arc<FoundGroup>>>, NormError> {
-        let names: Vec<GroupName<'_>> =
-            tokens.iter().map(|token| GroupName { group: &token.group, version: token.version() }).collect();
-        let mut found = self.groups(&names).await?;
-        if self.options.allow_version_fallback {
-            let falls_back = |place: &usize| found[*place].is_none() && names[*place].version != DEFAULT_VERSION;
-            let places: Vec<usize> = (0..names.len()).filter(falls_back).collect();
-            let others: Vec<GroupName<'_>> =
-                places.iter().map(|place| GroupName { version: DEFAULT_VERSION, ..names[*place] }).collect();
-            for (place, other) in places.into_iter().zip(self.groups(&others).await?) {
-                found[place] = other;
-            }
+        let names: Vec<GroupName<'_>> = tokens.iter().map(GroupToken::name).collect();
+        let mut found = self.groups.get_or_load(&names, |missing| self.load(missing)).await?;
+        let lacks = |place: &usize| found[*place].is_none() && self.falls_back(names[*place]);
+        let places: Vec<usize> = (0..names.len()).filter(lacks).collect();
+        let others: Vec<GroupName<'_>> =
+            places.iter().map(|place| GroupName { version: DEFAULT_VERSION, ..names[*place] }).collect();
+        let answers = self.groups.get_or_load(&others, |missing| self.load(missing)).await?;
+        for (place, answer) in places.into_iter().zip(answers) {
+            found[place] = answer;
         }
         Ok(found)
+    }
+
+    /// Whether another version answers for a group that no source has in this one.
+    fn falls_back(&self, name: GroupName<'_>) -> bool {
+        self.options.allow_version_fallback && name.version != DEFAULT_VERSION
     }
 
     /// Asks the sources one after the other for what those before lacked.

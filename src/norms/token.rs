@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::model::norm::DEFAULT_VERSION;
+use crate::norms::source::GroupName;
 
 /// What separates a group from its version in a token's text. No group and no version may hold it.
 pub(crate) const VERSION_SEPARATOR: char = '|';
@@ -63,6 +64,11 @@ impl GroupToken {
     /// The version asked for.
     pub fn version(&self) -> &str {
         self.version.as_deref().unwrap_or(DEFAULT_VERSION)
+    }
+
+    /// What a source is asked for.
+    pub(crate) fn name(&self) -> GroupName<'_> {
+        GroupName { group: &self.group, version: self.version() }
     }
 }
 
