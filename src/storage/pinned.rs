@@ -137,21 +137,23 @@ fn is_same(one: &str, other: &str) -> bool {
 }
 
 async fn read_ranges(mut file: File, path: PathBuf, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-    // Memory is taken here, where it is given back later too: a thread that only reads would keep what others gave back.
-    let places = ranges.iter().map(|range| (range.start, vec![0; (range.end - range.start) as usize]));
-    let places: Vec<(u64, Vec<u8>)> = places.collect();
+    let length = |range: &Range<u64>| (range.end - range.start) as usize;
+    // One piece of memory, taken here, where it is given back later too: what a thread that only reads takes in many pieces is not
+    // soon used again.
+    let mut bytes = vec![0; ranges.iter().map(length).sum()];
+    let places: Vec<(u64, usize)> = ranges.iter().map(|range| (range.start, length(range))).collect();
     let read = tokio::task::spawn_blocking(move || {
-        places.into_iter().map(|place| read_at(&mut file, place)).collect::<std::io::Result<Vec<Bytes>>>()
+        let mut rest = bytes.as_mut_slice();
+        for (start, length) in places {
+            let place = rest.split_off_mut(..length).unwrap_or_default();
+            file.seek(SeekFrom::Start(start))?;
+            file.read_exact(place)?;
+        }
+        Ok(Bytes::from(bytes))
     });
     let failed = |source| StorageError::Io { target: path.display().to_string(), operation: "read it", source };
-    Ok(read.await?.map_err(failed)?)
-}
-
-/// Fills memory with what a file has from a place on.
-fn read_at(file: &mut File, (start, mut bytes): (u64, Vec<u8>)) -> std::io::Result<Bytes> {
-    file.seek(SeekFrom::Start(start))?;
-    file.read_exact(&mut bytes)?;
-    Ok(bytes.into())
+    let mut bytes = read.await?.map_err(failed)?;
+    Ok(ranges.iter().map(|range| bytes.split_to(length(range))).collect())
 }
 
 impl fmt::Display for Pinned {

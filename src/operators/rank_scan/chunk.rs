@@ -5,12 +5,14 @@ use std::sync::Arc;
 use arrow::array::NullBufferBuilder;
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
 use bytes::Bytes;
-use parquet::basic::{Encoding, Type};
-use parquet::column::page::Page;
+use parquet::basic::{Compression, Encoding, Type};
+use parquet::column::page::{Page, PageReader};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
+use zstd::bulk::Decompressor;
+use zstd::zstd_safe::get_frame_content_size;
 
 use super::keys::Dictionary;
 use super::runs::{Piece, Runs};
@@ -39,15 +41,31 @@ pub(super) fn is_readable(chunk: &ColumnChunkMetaData) -> bool {
         && chunk.encodings().all(known)
 }
 
-/// A chunk of no more bytes, decompressed, is decompressed whole: about what a decompressor needs for itself.
-const SMALL: i64 = 128 << 10;
+/// Decompresses pages of zstd, for all chunks of a partition.
+///
+/// The library makes a compressor and a decompressor for each chunk. Each of them asks the processor what it can do, which in a
+/// virtual machine takes longer than to decompress a page.
+pub(super) struct PageDecompressor(Decompressor<'static>);
+
+impl PageDecompressor {
+    pub(super) fn new() -> Result<Self> {
+        Ok(PageDecompressor(Decompressor::new()?))
+    }
+
+    /// A page that has at most `most` bytes, decompressed. Not every writer leaves its size in it.
+    pub(super) fn decompress(&mut self, page: &[u8], most: usize) -> Result<Bytes> {
+        let size = get_frame_content_size(page).ok().flatten().and_then(|size| usize::try_from(size).ok());
+        Ok(self.0.decompress(page, size.map_or(most, |size| size.min(most)))?.into())
+    }
+}
 
 /// Reads the values of a column chunk as bytes: each number from 0 to [`GREATEST`] as itself, any other one as [`NO_NUMBER`].
 ///
-/// Memory: the pages of a small chunk as they are stored, which is keys of a few bits; of a larger one the compressed chunk, a
-/// decompressor, and one page.
+/// Memory: the chunk as it is stored, and one page.
 pub(super) struct RankChunk {
-    pages: Box<dyn Iterator<Item = Result<Page>> + Send>,
+    pages: SerializedPageReader<ChunkBytes>,
+    /// Where pages come as zstd has them, the most bytes that one can have; others come decompressed by the library.
+    zstd: Option<usize>,
     physical: Type,
     nullable: bool,
     dictionary: Option<Box<Dictionary>>,
@@ -70,14 +88,13 @@ enum Values {
 impl RankChunk {
     /// A chunk that [`is_readable`], of which `bytes` are all.
     pub(super) fn new(chunk: &ColumnChunkMetaData, rows: usize, bytes: Bytes) -> Result<Self> {
-        let source = ChunkBytes { start: chunk.byte_range().0, bytes };
-        let pages = SerializedPageReader::new(Arc::new(source), chunk, rows, None)?;
+        let source = Arc::new(ChunkBytes { start: chunk.byte_range().0, bytes });
+        let is_zstd = matches!(chunk.compression(), Compression::ZSTD(_));
+        let as_stored = || chunk.clone().into_builder().set_compression(Compression::UNCOMPRESSED).build();
+        let read_as = if is_zstd { &as_stored()? } else { chunk };
         Ok(RankChunk {
-            pages: match chunk.uncompressed_size() <= SMALL {
-                // The columns of a row group are read side by side: each would keep a decompressor of its own.
-                true => Box::new(pages.collect::<Result<Vec<_>>>()?.into_iter().map(Ok)),
-                false => Box::new(pages),
-            },
+            pages: SerializedPageReader::new(source, read_as, rows, None)?,
+            zstd: is_zstd.then(|| chunk.uncompressed_size().clamp(0, i32::MAX.into()) as usize),
             physical: chunk.column_type(),
             nullable: chunk.column_descr().max_def_level() > 0,
             dictionary: None,
@@ -86,11 +103,17 @@ impl RankChunk {
     }
 
     /// Appends the next `rows` values to `out`, and to `valid` which of them are not null. The byte of a null is [`NO_NUMBER`].
-    pub(super) fn read(&mut self, rows: usize, out: &mut Vec<u8>, valid: &mut NullBufferBuilder) -> Result<()> {
+    pub(super) fn read(
+        &mut self,
+        rows: usize,
+        decompressor: &mut PageDecompressor,
+        out: &mut Vec<u8>,
+        valid: &mut NullBufferBuilder,
+    ) -> Result<()> {
         let end = out.len() + rows;
         while out.len() < end {
             if self.page.rows == 0 {
-                self.next_page()?;
+                self.next_page(decompressor)?;
             } else {
                 self.read_page(self.page.rows.min(end - out.len()), out, valid)?;
             }
@@ -151,14 +174,19 @@ impl RankChunk {
         }
     }
 
-    fn next_page(&mut self) -> Result<()> {
+    fn next_page(&mut self, decompressor: &mut PageDecompressor) -> Result<()> {
         let ends_early = || ParquetError::EOF("a column of ranks ends early".to_owned());
-        match self.pages.next().ok_or_else(ends_early)?? {
+        let mut decompressed = |stored: Bytes| match self.zstd {
+            Some(most) if !stored.is_empty() => decompressor.decompress(&stored, most),
+            _ => Ok(stored),
+        };
+        match self.pages.get_next_page()?.ok_or_else(ends_early)? {
             Page::DictionaryPage { buf, .. } => {
-                let values = bytes_of(&buf, self.physical).collect();
+                let values = bytes_of(&decompressed(buf)?, self.physical).collect();
                 self.dictionary = Some(Box::new(Dictionary::new(values)));
             }
-            Page::DataPage { mut buf, num_values, encoding, def_level_encoding, .. } => {
+            Page::DataPage { buf, num_values, encoding, def_level_encoding, .. } => {
+                let mut buf = decompressed(buf)?;
                 let mut levels = Bytes::new();
                 if self.nullable {
                     if def_level_encoding != Encoding::RLE {
@@ -170,10 +198,19 @@ impl RankChunk {
                 }
                 self.page = self.page(num_values, levels, buf, encoding)?;
             }
-            Page::DataPageV2 { mut buf, num_values, encoding, rep_levels_byte_len, def_levels_byte_len, .. } => {
+            Page::DataPageV2 {
+                mut buf,
+                num_values,
+                encoding,
+                rep_levels_byte_len,
+                def_levels_byte_len,
+                is_compressed,
+                ..
+            } => {
                 take(&mut buf, rep_levels_byte_len as usize)?;
                 let levels = take(&mut buf, def_levels_byte_len as usize)?;
-                self.page = self.page(num_values, levels, buf, encoding)?;
+                let values = if is_compressed { decompressed(buf)? } else { buf };
+                self.page = self.page(num_values, levels, values, encoding)?;
             }
         }
         Ok(())

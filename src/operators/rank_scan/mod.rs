@@ -36,7 +36,7 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
-use chunk::RankChunk;
+use chunk::{PageDecompressor, RankChunk};
 
 const NAME: &str = "RankScanExec";
 
@@ -54,8 +54,7 @@ pub fn is_byte_column(metadata: &ParquetMetaData, leaf: usize) -> bool {
 ///    stay above, files are read by the partition that they are assigned to, and the scan is no child: no optimizer sees it.
 /// 2. The output is every column of the scan at its own index, then the added ones.
 ///
-/// Memory: of one row group the pages of the added columns as they are stored (where these are large, the compressed chunks and a
-/// page of each); and a batch.
+/// Memory: of one row group the chunks of the added columns as they are stored and a page of each; and a batch.
 #[derive(Debug, Clone)]
 pub struct RankScanExec {
     scan: Arc<dyn ExecutionPlan>,
@@ -162,6 +161,7 @@ impl ExecutionPlan for RankScanExec {
             files: files.iter().flat_map(|group| group.files()).cloned().collect(),
             file: None,
             row_group: RowGroup { rows: 0, chunks: Vec::new() },
+            decompressor: PageDecompressor::new()?,
         };
         let scan = self.scan.execute(partition, context)?;
         let baseline = BaselineMetrics::new(&self.metrics, partition);
@@ -200,6 +200,7 @@ struct RankFiles {
     files: VecDeque<PartitionedFile>,
     file: Option<RankFile>,
     row_group: RowGroup,
+    decompressor: PageDecompressor,
 }
 
 /// A file at work, and its row groups that are still to be opened.
@@ -225,13 +226,14 @@ impl RankFiles {
         let mut left = rows;
         while left > 0 {
             if self.row_group.rows == 0 {
+                self.row_group.chunks.clear();
                 self.row_group = self.next_row_group(baseline).await?;
                 continue;
             }
             let _timer = baseline.elapsed_compute().timer();
             let rows = left.min(self.row_group.rows);
             for (chunk, (values, valid)) in self.row_group.chunks.iter_mut().zip(&mut columns) {
-                chunk.read(rows, values, valid)?;
+                chunk.read(rows, &mut self.decompressor, values, valid)?;
             }
             self.row_group.rows -= rows;
             left -= rows;

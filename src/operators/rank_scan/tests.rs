@@ -46,10 +46,11 @@ fn read(file: &Bytes, step: usize) -> Result<UInt8Array, ParquetError> {
     let (start, length) = row_group.column(0).byte_range();
     let rows = row_group.num_rows() as usize;
     let bytes = file.slice(start as usize..(start + length) as usize);
+    let mut decompressor = PageDecompressor::new()?;
     let mut chunk = RankChunk::new(row_group.column(0), rows, bytes)?;
     let (mut values, mut valid) = (Vec::new(), NullBufferBuilder::new(0));
     for from in (0..rows).step_by(step) {
-        chunk.read(step.min(rows - from), &mut values, &mut valid)?;
+        chunk.read(step.min(rows - from), &mut decompressor, &mut values, &mut valid)?;
     }
     Ok(UInt8Array::new(values.into(), valid.finish()))
 }
@@ -157,16 +158,32 @@ fn a_dictionary_of_more_values_than_a_byte_has_is_read() {
 }
 
 #[test]
+fn a_page_without_its_size_in_it_is_decompressed_and_none_is_larger_than_its_chunk() {
+    let page = [1, 2, 3, 4].repeat(1_000);
+    let with_size = zstd::bulk::compress(&page, 1).unwrap();
+    let without_size = zstd::stream::encode_all(page.as_slice(), 1).unwrap();
+    assert_eq!(zstd::zstd_safe::get_frame_content_size(&without_size).unwrap(), None);
+    let mut decompressor = PageDecompressor::new().unwrap();
+    for stored in [with_size, without_size] {
+        assert_eq!(decompressor.decompress(&stored, 5_000).unwrap(), page);
+        assert!(decompressor.decompress(&stored, 3_999).is_err());
+        assert!(decompressor.decompress(&stored[..stored.len() - 1], 5_000).is_err());
+    }
+}
+
+#[test]
 fn a_file_that_is_cut_short_is_an_error() {
     let values: Vec<Option<i64>> = (0..10_000).map(|value| Some(1 + value * 7 % 4)).collect();
     let file = file_of(vec![("q01_ce", column_of(&values, &DataType::Int64), true)], WriterProperties::default());
     let metadata = metadata_of(&file);
     let chunk = metadata.row_group(0).column(0);
     let (start, length) = chunk.byte_range();
+    let mut decompressor = PageDecompressor::new().unwrap();
     for kept in 0..length {
         let bytes = file.slice(start as usize..(start + kept) as usize);
-        let read = RankChunk::new(chunk, 10_000, bytes)
-            .and_then(|mut chunk| chunk.read(10_000, &mut Vec::new(), &mut NullBufferBuilder::new(0)));
+        let read = RankChunk::new(chunk, 10_000, bytes).and_then(|mut chunk| {
+            chunk.read(10_000, &mut decompressor, &mut Vec::new(), &mut NullBufferBuilder::new(0))
+        });
         assert!(read.is_err(), "{kept} of {length} bytes");
     }
 }
