@@ -11,7 +11,7 @@ use crate::cli::score::print;
 use crate::config::{Config, Flags};
 use crate::error::Error;
 use crate::run::{
-    OnError, RunError, RunState, RunSummary, ScoreJob, TableRun, WriteOptions, clean, run_called, runs_of,
+    OnError, PartPlans, RunError, RunState, RunSummary, ScoreJob, TableRun, WriteOptions, clean, run_called, runs_of,
 };
 use crate::storage::Storage;
 use crate::table::{Table, TableError};
@@ -240,6 +240,7 @@ async fn verify(
         },
         threads: config.settings.threads,
         row_groups,
+        plans: PartPlans::default(),
     };
     let write = WriteOptions {
         mode: plan.options.mode,

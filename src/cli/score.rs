@@ -11,7 +11,7 @@ use crate::cli::into_table::{IntoTable, IntoTableArgs};
 use crate::config::{Config, ErrorPolicy, Flags, ProgressStyle};
 use crate::engine::{InputPart, STDIN, Scoring, unknown_output};
 use crate::error::Error;
-use crate::run::{Hold, OutputTarget, ResultFormat, RunReport, ScoreJob, Target};
+use crate::run::{Hold, OutputTarget, PartPlans, ResultFormat, RunReport, ScoreJob, Target};
 use crate::table::Table;
 use crate::telemetry::{ProgressReporter, summary};
 
@@ -113,6 +113,7 @@ pub(super) async fn score(args: ScoreArgs, config: Config, hold: Hold) -> Result
         on_error: config.settings.on_error(),
         threads: config.settings.threads,
         row_groups: config.settings.row_group_options(),
+        plans: PartPlans::default(),
     };
     let Some(to) = args.to.as_deref().filter(|_| args.explain != Some(Explain::Plan)) else {
         return explain_plan(&job);

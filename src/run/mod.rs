@@ -18,6 +18,7 @@ mod ordered;
 mod output;
 mod overview;
 mod part;
+mod part_plans;
 mod plan;
 mod profile;
 mod receipt;
@@ -37,6 +38,7 @@ pub use journal::{Journal, PartRecord, PlanRecord, known_runs};
 pub use memory::peak_memory_bytes;
 pub use output::{Output, OutputTarget, ResultFormat, Target};
 pub use overview::{RunState, RunSummary, run_called, runs_of};
+pub use part_plans::PartPlans;
 pub use plan::{
     Duplicates, PlannedColumn, PlannedInput, PlannedOptions, PlannedPart, RunId, RunPlan, WriteMode, WriteOptions,
 };

@@ -11,10 +11,11 @@ use futures::StreamExt;
 use crate::engine::{EngineError, InputPart, Scoring, SessionInput};
 use crate::operators::NormContext;
 use crate::operators::row_group::RowGroupOptions;
-use crate::run::account::{COUNTED, Counts, account_for};
+use crate::run::account::{Counts, account_for};
 use crate::run::encode::{Encoded, PartEncoder};
 use crate::run::ordered::{OrderedParts, PartSink};
 use crate::run::output::Output;
+use crate::run::part_plans::PartPlans;
 use crate::run::profile::{PlanProfile, sum_of};
 use crate::run::report::{Progress, RunReport};
 use crate::run::{OutputTarget, RunError};
@@ -51,16 +52,14 @@ pub struct ScoreJob {
     pub threads: usize,
     /// How Parquet is encoded.
     pub row_groups: RowGroupOptions,
+    /// The plans of its parts; to begin with, none.
+    pub plans: PartPlans,
 }
 
 impl ScoreJob {
     /// The plan of one part: the output's columns, then those it is counted by that are not among them.
     pub fn plan(&self, part: &InputPart) -> Result<Arc<dyn ExecutionPlan>, EngineError> {
-        let mut wanted = self.columns.clone();
-        wanted.extend(COUNTED.map(str::to_owned).into_iter().filter(|name| !self.columns.contains(name)));
-        let needed = self.scoring.needed_columns(&self.input.columns.schema(), &wanted);
-        let scan = self.input.scan_to_score(&self.context, part, &needed)?;
-        Ok(self.scoring.plan(scan, &wanted)?)
+        self.plans.plan(self, part)
     }
 
     /// The schema of the output, as plans have it.
@@ -96,7 +95,6 @@ impl ScoreJob {
         let at_once = if self.input.is_remote() { 2 * self.threads } else { self.threads };
         let mut scored = OrderedParts::new(at_once, self.input.parts().into_iter(), |part: InputPart, sink| {
             let worker = PartWorker {
-                plan: self.plan(&part)?,
                 part,
                 job: self.clone(),
                 encoder: PartEncoder::new(format, &schema, &self.row_groups),
@@ -117,7 +115,6 @@ impl ScoreJob {
 
 /// The work on one part.
 struct PartWorker {
-    plan: Arc<dyn ExecutionPlan>,
     part: InputPart,
     job: ScoreJob,
     encoder: PartEncoder,
@@ -127,7 +124,8 @@ struct PartWorker {
 
 impl PartWorker {
     async fn score(mut self, sink: PartSink<Encoded>) -> Result<(), RunError> {
-        let mut batches = self.plan.execute(0, self.job.context.task_ctx())?;
+        let plan = self.job.plan(&self.part)?;
+        let mut batches = plan.execute(0, self.job.context.task_ctx())?;
         while let Some(batch) = batches.next().await {
             let columns = self.job.columns.len();
             let batch = batch.map_err(|error| self.job.input.failed(&self.part, error))?;
@@ -140,9 +138,9 @@ impl PartWorker {
         if let Some(encoded) = self.encoder.finish()? {
             sink.send(encoded).await;
         }
-        let (scanned, bytes) = (sum_of("bytes_scanned", &self.plan) as u64, self.part.bytes());
+        let (scanned, bytes) = (sum_of("bytes_scanned", &plan) as u64, self.part.bytes());
         self.progress.add_part(if scanned > 0 { scanned } else { bytes }, bytes);
-        self.profile.lock().unwrap_or_else(PoisonError::into_inner).add(&self.plan);
+        self.profile.lock().unwrap_or_else(PoisonError::into_inner).add(&plan);
         Ok(())
     }
 

@@ -127,14 +127,14 @@ pub fn check_inputs(
     adds: &[FieldRef],
     input: &Schema,
 ) -> Result<Vec<usize>, ScoringError> {
-    if let Some(field) = adds.iter().find(|field| input.index_of(field.name()).is_ok()) {
+    if let Some(field) = adds.iter().find(|field| input.column_with_name(field.name()).is_some()) {
         return Err(ScoringError::ColumnExists { stage, column: field.name().clone() });
     }
     let index = |read: &Read| {
-        let Ok(index) = input.index_of(&read.name) else {
+        let Some((index, field)) = input.column_with_name(&read.name) else {
             return Err(ScoringError::MissingColumn { stage, column: read.name.clone() });
         };
-        let found = input.field(index).data_type();
+        let found = field.data_type();
         if !read.accepts.includes(found) {
             let (column, found, expected) = (read.name.clone(), found.clone(), read.accepts.clone());
             return Err(ScoringError::ColumnType { stage, column, found, expected });

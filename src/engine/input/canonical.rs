@@ -119,7 +119,7 @@ pub(super) fn canonical_columns(
     wanted: WantedColumns<'_>,
 ) -> Result<CanonicalColumns, EngineError> {
     let WantedColumns { names, layout, ranks, attributes, passed } = wanted;
-    let field = |canonical: &str| schema.field_with_name(names.in_file(canonical)).ok();
+    let field = |canonical: &str| schema.column_with_name(names.in_file(canonical)).map(|(_, field)| field);
     let missing = |canonical: &str, layout| EngineError::MissingColumn {
         file: file.to_owned(),
         column: names.in_file(canonical).to_owned(),

@@ -17,6 +17,7 @@ use datafusion::functions::expr_fn::{btrim, nullif};
 use datafusion::logical_expr::{Expr, case, cast, lit};
 use datafusion::physical_expr::expressions::Column as PhysicalColumn;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::prelude::SessionContext;
 
@@ -57,11 +58,44 @@ impl SessionInput {
         part: &InputPart,
         needed: &[String],
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        match &self.long {
+            Some(long) => long.scan(self, context, needed),
+            None => self.canonical(context, &part.file, self.part_to_score(part, needed)?, needed),
+        }
+    }
+
+    /// Whether plans on top of [`SessionInput::scan_to_score`] of parts of two files differ in what reads the files alone.
+    pub fn are_scored_alike(&self, file: &SessionFile, other: &SessionFile) -> bool {
+        self.long.is_none() && file.is_read_like(other) && file.byte_columns == other.byte_columns
+    }
+
+    /// A plan on top of [`SessionInput::scan_to_score`] of a part, for a part of a file that [is scored
+    /// alike](SessionInput::are_scored_alike).
+    pub fn scan_instead(
+        &self,
+        plan: &Arc<dyn ExecutionPlan>,
+        part: &InputPart,
+        needed: &[String],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        match plan.children().as_slice() {
+            [] => self.part_to_score(part, needed),
+            [input] => {
+                let input = self.scan_instead(input, part, needed)?;
+                let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep);
+                Arc::clone(plan).replace_children(vec![input], options)
+            }
+            _ => Err(DataFusionError::Internal(format!("{} reads more than one part", plan.name()))),
+        }
+    }
+
+    /// What reads a part for scoring, as its file has it.
+    fn part_to_score(&self, part: &InputPart, needed: &[String]) -> Result<Arc<dyn ExecutionPlan>> {
         let ranks = self.byte_ranks(std::slice::from_ref(&part.file), needed);
         if ranks.is_empty() {
-            return self.scan(context, part, needed);
+            let columns = needed.iter().map(String::as_str);
+            return scan_parts(std::slice::from_ref(part), &self.options.names, columns);
         }
-        self.scan_with_byte_ranks(context, &[std::slice::from_ref(part)], ranks, needed)
+        self.scan_with_byte_ranks(&[std::slice::from_ref(part)], ranks, needed)
     }
 
     /// The plans that read all sessions for a query, one for each run of files that are alike: the columns of `needed` in its
@@ -101,7 +135,8 @@ impl SessionInput {
                 continue;
             }
             let groups: Vec<&[InputPart]> = parts.chunks(parts.len().div_ceil(partitions.max(1))).collect();
-            plans.push(self.scan_with_byte_ranks(context, &groups, ranks, needed)?);
+            let scan = self.scan_with_byte_ranks(&groups, ranks, needed)?;
+            plans.push(self.canonical(context, &alike[0], scan, needed)?);
         }
         Ok(plans)
     }
@@ -123,21 +158,18 @@ impl SessionInput {
     /// The plan that reads groups of parts of files that are alike, a partition for each, the columns `ranks` of the files as bytes.
     fn scan_with_byte_ranks(
         &self,
-        context: &SessionContext,
         groups: &[&[InputPart]],
         ranks: BTreeSet<&str>,
         needed: &[String],
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let names = &self.options.names;
-        let file = &groups[0][0].file;
-        let Source::File(found) = &file.source else {
+        let Source::File(found) = &groups[0][0].file.source else {
             return Err(DataFusionError::Internal("the ranks of a stream are read as a file's".to_owned()));
         };
         let others = needed.iter().map(String::as_str).filter(|name| !ranks.contains(names.in_file(name)));
         let scan = scan_groups(groups, names, others)?;
         let ranks = ranks.into_iter().map(str::to_owned).collect();
-        let scan = Arc::new(RankScanExec::try_new(scan, ranks, parquet_readers(found))?);
-        self.canonical(context, file, scan, needed)
+        Ok(Arc::new(RankScanExec::try_new(scan, ranks, parquet_readers(found))?))
     }
 
     /// The columns of files that are alike which only scoring reads and which all of them let be read as bytes.
@@ -222,7 +254,7 @@ pub(in crate::engine) fn scan_groups<'a>(
         return Err(DataFusionError::Internal("a scan of no parts".to_owned()));
     };
     let mut projection: Vec<usize> =
-        columns.into_iter().filter_map(|name| file.schema.index_of(names.in_file(name)).ok()).collect();
+        columns.into_iter().filter_map(|name| Some(file.schema.column_with_name(names.in_file(name))?.0)).collect();
     projection.sort_unstable();
     projection.dedup();
     match &file.source {
@@ -240,19 +272,21 @@ pub(super) fn canonical_exprs(
     plan: &dyn ExecutionPlan,
     wanted: &[(String, DataType)],
 ) -> Result<Vec<ProjectionExpr>> {
-    let schema = DFSchema::try_from(plan.schema())?;
-    let state = context.state();
+    let plan_schema = plan.schema();
+    let schema = DFSchema::try_from(Arc::clone(&plan_schema))?;
+    let state = context.state_ref();
+    let state = state.read();
     let expr = |(name, wanted): &(String, DataType)| {
-        let expr = match file.schema.field_with_name(names.in_file(name)) {
-            Err(_) => lit(ScalarValue::try_from(wanted)?),
-            Ok(field) => {
-                let column = Expr::Column(Column::from_name(field.name()));
-                let typed =
-                    if field.data_type() == wanted { column } else { cast_to(column, field.data_type(), wanted) };
-                match name.as_str() {
-                    SESSION_ID | USER_ID if *wanted == DataType::Utf8 => blank_as_null(typed)?,
-                    _ => typed,
-                }
+        let is_text_id = *wanted == DataType::Utf8 && matches!(name.as_str(), SESSION_ID | USER_ID);
+        let expr = match file.schema.column_with_name(names.in_file(name)) {
+            None => lit(ScalarValue::try_from(wanted)?),
+            Some((_, field)) if field.data_type() == wanted && !is_text_id => {
+                let column = PhysicalColumn::new_with_schema(field.name(), &plan_schema)?;
+                return Ok(ProjectionExpr { expr: Arc::new(column), alias: name.clone() });
+            }
+            Some((_, field)) => {
+                let typed = cast_to(Expr::Column(Column::from_name(field.name())), field.data_type(), wanted);
+                if is_text_id { blank_as_null(typed)? } else { typed }
             }
         };
         Ok(ProjectionExpr { expr: state.create_physical_expr(expr, &schema)?, alias: name.clone() })
@@ -274,9 +308,11 @@ fn cast_to(column: Expr, found: &DataType, wanted: &DataType) -> Expr {
 
 /// Attributes and identifiers have one type in all files; ranks have the file's.
 fn column_type(columns: &CanonicalColumns, file: &SessionFile, names: &ColumnNames, name: &str) -> DataType {
-    let own = file.schema.field_with_name(names.in_file(name)).map(|field| field.data_type().clone());
+    let own = file.schema.column_with_name(names.in_file(name)).map(|(_, field)| field.data_type().clone());
     match (columns.data_type(name), own) {
-        (Some(wanted), Ok(own)) if wanted.is_numeric() && own.is_numeric() && name != SESSION_ID && name != USER_ID => {
+        (Some(wanted), Some(own))
+            if wanted.is_numeric() && own.is_numeric() && name != SESSION_ID && name != USER_ID =>
+        {
             own
         }
         (Some(wanted), _) => wanted.clone(),

@@ -8,7 +8,7 @@ use normstream::error::Error;
 use normstream::instrument::Instrument;
 use normstream::norms::{Chain, ImportOptions, NormStore, NormStoreOptions, open_norms};
 use normstream::operators::row_group::RowGroupOptions;
-use normstream::run::{OnError, RunReport, ScoreJob, Target};
+use normstream::run::{OnError, PartPlans, RunReport, ScoreJob, Target};
 use normstream::storage::Storage;
 
 use super::normstream as program;
@@ -43,6 +43,7 @@ pub async fn score(
         on_error: OnError::Keep,
         threads,
         row_groups: RowGroupOptions::default(),
+        plans: PartPlans::default(),
     };
     let Target::Output(target) = Target::new(storage, to, None)? else { panic!("{to} is a table") };
     let progress = Arc::new(job.progress());
