@@ -33,8 +33,8 @@ const MOST_VALUES: usize = 1 << 16;
 /// How many bytes of norms a worker keeps alive beside the store's own cache before it begins anew.
 const MOST_BYTES: usize = 16 << 20;
 
-/// How many groups a worker loads together: so many that few of them lie in a row group alone; their rows need 16 MB.
-const LOADS_AT_ONCE: usize = 1024;
+/// What the rows of a group need while they are loaded, in bytes.
+const ROWS_BYTES: usize = 16 << 10;
 
 impl PercentilesStage {
     /// Percentiles by a norm chain, for sessions whose attributes are columns of `input`.
@@ -44,7 +44,7 @@ impl PercentilesStage {
         let mut attributes: Vec<Read> = Vec::new();
         for name in chain.attributes().into_iter().flat_map(Attribute::candidates) {
             let known = attributes.iter().any(|read| read.name == name);
-            if let (false, Ok(field)) = (known, input.field_with_name(name)) {
+            if let (false, Some((_, field))) = (known, input.column_with_name(name)) {
                 attributes.push(Read::exactly(name, field.data_type().clone()));
             }
         }
@@ -148,7 +148,10 @@ impl PercentilesWorker {
         }
     }
 
+    /// Loads the groups that are new, many together, so that few of them lie in a row group alone: their rows need a fourth of what
+    /// the store may keep.
     async fn load_new_groups(&mut self) -> Result<()> {
+        let at_once = (self.store.options().cache_bytes / (4 * ROWS_BYTES)).max(1);
         let timer = self.load_time.timer();
         for link in &mut self.links {
             let (first, end) = (link.groups.len(), link.named(&self.attributes));
@@ -158,7 +161,7 @@ impl PercentilesWorker {
             // Groups that are near each other in the order of names are near each other in a table.
             new.sort_unstable_by(|(_, a), (_, b)| a.cmp(b));
             let (places, tokens): (Vec<usize>, Vec<GroupToken>) = new.into_iter().unzip();
-            for (places, tokens) in places.chunks(LOADS_AT_ONCE).zip(tokens.chunks(LOADS_AT_ONCE)) {
+            for (places, tokens) in places.chunks(at_once).zip(tokens.chunks(at_once)) {
                 let found = self.store.find_all(tokens).await;
                 let found = found.map_err(|error| DataFusionError::External(error.into()))?;
                 for (place, found) in places.iter().zip(found) {
