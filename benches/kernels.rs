@@ -23,10 +23,6 @@ use normstream::scoring::{
     Validate,
 };
 
-/// As in the binary.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Sessions of a batch: DataFusion's default.
 const ROWS: usize = 8192;
 /// Groups that each link of a chain can name: 1,400 in all. The chain of KLSI 4.0 begins with levels of education; the other

@@ -4,9 +4,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // In builds for tests: the points at which they stop the program. Otherwise nothing is there to be stopped at.
     let _points = fail::has_failpoints().then(fail::FailScenario::setup);

@@ -17,8 +17,8 @@
 //! `--program PATH`: it takes part in the same run under names that begin with `other:`.
 //!
 //! **What is measured.** Every case is a process of its own, run once unmeasured before, and its time is wall time from start to exit: the program opens its
-//! input and norms, and its output is on disk (`fsync`) before it ends. Stock DataFusion runs in a child of this bench with the
-//! same allocator and as many partitions as threads; what it writes is not synced. A peer's time is what its script reports:
+//! input and norms, and its output is on disk (`fsync`) before it ends. Stock DataFusion runs in a child of this bench with as
+//! many partitions as threads; what it writes is not synced. A peer's time is what its script reports:
 //! without the start of the interpreter and its imports. With `--cpu` a case's time is its CPU time divided by the threads: what it
 //! would take if no thread ever waited, which other work on the machine changes little. Memory is the greatest resident size that a process saw itself at.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
@@ -38,9 +38,6 @@ use clap::Parser;
 use cases::Case;
 use files::Files;
 use measure::Series;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What to measure.
 #[derive(Debug, Parser)]
