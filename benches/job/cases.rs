@@ -50,8 +50,10 @@ pub(crate) const TO_NDJSON: &str = "job: wide to NDJSON";
 pub(crate) const FROM_CSV: &str = "job: CSV to Parquet";
 pub(crate) const FROM_NDJSON: &str = "job: NDJSON to Parquet";
 pub(crate) const FIRST_ROW: &str = "first row on standard output";
+pub(crate) const FIRST_ROW_PUBLISHED: &str = "first row on standard output, published norms alone";
 pub(crate) const HELP: &str = "--help";
 pub(crate) const MEMORY_TEN: &str = "memory: ten times the rows";
+pub(crate) const TEN_ONE_THREAD: &str = "job: ten times the rows, one thread";
 pub(crate) const MEMORY_HUNDRED: &str = "memory: a hundred times the rows";
 pub(crate) const CONSTRAINED: &str = "memory: memory-constrained";
 pub(crate) const CONSTRAINED_TEN: &str = "memory: memory-constrained, ten times the rows";
@@ -61,7 +63,8 @@ const NDJSON_SHARE: f64 = 0.1;
 
 /// Every case that the options ask for, in the order of the table.
 pub(crate) fn all(options: &Options, files: &Files) -> Vec<Case> {
-    let needs_wall = |case: &Case| [FIRST_ROW, HELP, WIDE_ONE_THREAD].iter().any(|name| case.name.ends_with(name));
+    let of_wall_time = [FIRST_ROW, FIRST_ROW_PUBLISHED, HELP, WIDE_ONE_THREAD, TEN_ONE_THREAD];
+    let needs_wall = |case: &Case| of_wall_time.iter().any(|name| case.name.ends_with(name));
     let wanted = |case: &Case| {
         (options.only.is_empty() || options.only.iter().any(|word| case.name.contains(word)))
             && !(options.cpu && needs_wall(case))
@@ -81,9 +84,11 @@ pub(crate) fn all(options: &Options, files: &Files) -> Vec<Case> {
             wide.clone().into_stdout().case(TO_NDJSON),
             job(&("wide", "csv", 1.0)).case(FROM_CSV),
             job(&("wide", "ndjson", NDJSON_SHARE)).case(FROM_NDJSON),
-            first_row(wide.clone()),
+            first_row(FIRST_ROW, wide.clone()),
+            first_row(FIRST_ROW_PUBLISHED, wide.clone().without_group_norms()),
             help(program.clone()),
             job(&("wide", "parquet", 10.0)).case(MEMORY_TEN).at_most(2),
+            job(&("wide", "parquet", 10.0)).threads(1).case(TEN_ONE_THREAD).at_most(2),
             wide.args(&["--profile", "memory-constrained"]).without_threads().case(CONSTRAINED).at_most(2),
             job(&("wide", "parquet", 10.0))
                 .args(&["--profile", "memory-constrained"])
@@ -141,7 +146,7 @@ fn rank_columns(prefix: &str, items: usize) -> Vec<String> {
     (1..=items).flat_map(|item| modes.map(|mode| format!("{prefix}{item:02}_{mode}"))).collect()
 }
 
-/// A run of `normstream score` with group norms.
+/// A run of `normstream score`.
 #[derive(Debug, Clone)]
 struct Job {
     program: PathBuf,
@@ -149,13 +154,14 @@ struct Job {
     threads: Option<usize>,
     input: (&'static str, &'static str, f64),
     to_stdout: bool,
+    group_norms: bool,
     args: Vec<&'static str>,
 }
 
 impl Job {
     fn new(program: &Path, files: &Files, threads: usize, input: (&'static str, &'static str, f64)) -> Job {
         let (program, files) = (program.to_owned(), files.clone());
-        Job { program, files, threads: Some(threads), input, to_stdout: false, args: Vec::new() }
+        Job { program, files, threads: Some(threads), input, to_stdout: false, group_norms: true, args: Vec::new() }
     }
 
     fn threads(self, threads: usize) -> Job {
@@ -168,6 +174,10 @@ impl Job {
 
     fn into_stdout(self) -> Job {
         Job { to_stdout: true, ..self }
+    }
+
+    fn without_group_norms(self) -> Job {
+        Job { group_norms: false, ..self }
     }
 
     fn args(self, args: &[&'static str]) -> Job {
@@ -184,7 +194,10 @@ impl Job {
         for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("NORMSTREAM_")) {
             command.env_remove(key);
         }
-        command.arg("score").arg(self.files.sessions(layout, extension, times)).arg("--norms").arg(self.files.norms());
+        command.arg("score").arg(self.files.sessions(layout, extension, times));
+        if self.group_norms {
+            command.arg("--norms").arg(self.files.norms());
+        }
         if let Some(threads) = self.threads {
             command.args(["--threads", &threads.to_string()]);
         }
@@ -225,9 +238,9 @@ fn count_styles(name: &str, job: Job, arguments: &'static str) -> Case {
 }
 
 /// From the start of the program to the first line that a reader of its output has.
-fn first_row(job: Job) -> Case {
+fn first_row(name: &str, job: Job) -> Case {
     let job = job.into_stdout();
-    Case::new(FIRST_ROW, move || {
+    Case::new(name, move || {
         let mut command = job.command();
         let started = Instant::now();
         let mut program = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the program starts");

@@ -201,7 +201,7 @@ impl PartFile {
     pub(super) async fn finish(self, schema: &Schema, name: &str) -> Result<DataFile, RunError> {
         let PartFile { at, published, upload, parquet, buffer, rows, size } = self;
         let (_, footer) = parquet.finish()?;
-        let statistics = statistics(schema, &footer);
+        let statistics = Some(statistics(schema, &footer));
         let tail = buffer.take();
         let size = size + tail.len() as u64;
         let doubt = match upload {

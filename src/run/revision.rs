@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 
 use arrow::datatypes::SchemaRef;
+use serde_json::Value;
 
 use crate::model::session::SESSION_ID;
 use crate::run::journal::{Journal, known_runs};
@@ -36,8 +37,9 @@ impl RunRevision<'_> {
         let live = base.map(|base| base.files.as_slice()).unwrap_or_default();
         let (own, others): (Vec<&DataFile>, Vec<&DataFile>) =
             live.iter().partition(|file| run_of(&file.path) == Some(self.run.short()));
+        let new: Vec<_> = self.files.iter().map(ids_of).collect();
         let others: Vec<DataFile> =
-            others.into_iter().filter(|file| may_share_ids(file, &self.files)).cloned().collect();
+            others.into_iter().filter(|file| may_share_ids(ids_of(file), &new)).cloned().collect();
         let mut candidates = Vec::new();
         for (files, is_new) in [(&self.files, true), (&others, false)] {
             let places = self.table.locations(files).await?;
@@ -178,12 +180,15 @@ fn earlier_files(run: &RunId, base: &Snapshot) -> Removal {
     if earlier.is_empty() { Removal::None } else { Removal::Of(earlier) }
 }
 
-/// Whether a file may have a session that new files have, as far as the least and greatest ids tell.
-fn may_share_ids(file: &DataFile, new: &[DataFile]) -> bool {
-    let bounds = |file: &DataFile| {
-        let bound = |side: &str| file.statistics.get(side)?.get(SESSION_ID)?.as_i64();
-        Some((bound("minValues")?, bound("maxValues")?))
-    };
-    let Some((least, greatest)) = bounds(file) else { return true };
-    new.iter().any(|new| bounds(new).is_none_or(|(low, high)| low <= greatest && least <= high))
+/// The least and the greatest id of a file's sessions; none where its statistics do not tell.
+fn ids_of(file: &DataFile) -> Option<(i64, i64)> {
+    let statistics: Value = serde_json::from_str(file.statistics.as_deref()?).ok()?;
+    let bound = |side: &str| statistics.get(side)?.get(SESSION_ID)?.as_i64();
+    Some((bound("minValues")?, bound("maxValues")?))
+}
+
+/// Whether a file with such ids may have a session that new files have.
+fn may_share_ids(ids: Option<(i64, i64)>, new: &[Option<(i64, i64)>]) -> bool {
+    let Some((least, greatest)) = ids else { return true };
+    new.iter().any(|new| new.is_none_or(|(low, high)| low <= greatest && least <= high))
 }

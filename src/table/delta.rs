@@ -86,7 +86,7 @@ pub(super) async fn snapshot(table: &Table, version: Option<u64>) -> Result<Opti
             path,
             size: u64::try_from(view.size()).unwrap_or_default(),
             rows: view.num_records().map(|rows| rows as u64),
-            statistics: view.stats().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Value::Null),
+            statistics: view.stats().map(|text| text.to_string()),
         });
     }
     files.sort_by(|one, other| one.path.cmp(&other.path));
@@ -195,7 +195,7 @@ fn add(file: DataFile) -> Add {
         modification_time: chrono::Utc::now().timestamp_millis(),
         data_change: true,
         partition_values: HashMap::new(),
-        stats: (!file.statistics.is_null()).then(|| file.statistics.to_string()),
+        stats: file.statistics,
         ..Default::default()
     }
 }

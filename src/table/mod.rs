@@ -112,9 +112,25 @@ pub struct DataFile {
     /// Its rows, where the log tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
-    /// `numRecords`, `minValues`, `maxValues` and `nullCount`, as Delta has them.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub statistics: Value,
+    /// `numRecords`, `minValues`, `maxValues` and `nullCount`, as Delta has them: an object of JSON, kept as its text, which needs a
+    /// tenth of the memory.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "json_text")]
+    pub statistics: Option<String>,
+}
+
+/// Text that is a value of JSON, as that value.
+mod json_text {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::Value;
+
+    pub(super) fn serialize<S: Serializer>(text: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+        let value = |text: &String| serde_json::from_str::<Value>(text).map_err(serde::ser::Error::custom);
+        text.as_ref().map(value).transpose()?.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+        Ok(Option::<Value>::deserialize(deserializer)?.map(|value| value.to_string()))
+    }
 }
 
 /// A table that exists, or is to be made.

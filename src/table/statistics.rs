@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 /// Days from 0001-01-01 to 1970-01-01, as `chrono` counts them.
 const EPOCH_DAYS: i32 = 719_163;
 
-/// `numRecords`, `minValues`, `maxValues` and `nullCount` of a file with the columns of `schema`, as Delta has them.
+/// `numRecords`, `minValues`, `maxValues` and `nullCount` of a file with the columns of `schema`, as Delta has them, in JSON.
 ///
 /// Columns of lists and of floats have no bounds: Parquet leaves NaN out of them, and readers of Delta do not.
-pub fn statistics(schema: &Schema, footer: &ParquetMetaData) -> Value {
+pub fn statistics(schema: &Schema, footer: &ParquetMetaData) -> String {
     let (mut least, mut greatest, mut nulls) = (Map::new(), Map::new(), Map::new());
     let descriptor = footer.file_metadata().schema_descr();
     for leaf in 0..descriptor.num_columns() {
@@ -34,12 +34,13 @@ pub fn statistics(schema: &Schema, footer: &ParquetMetaData) -> Value {
             greatest.insert(field.name().clone(), high);
         }
     }
-    json!({
+    let statistics = json!({
         "numRecords": footer.file_metadata().num_rows(),
         "minValues": least,
         "maxValues": greatest,
         "nullCount": nulls,
-    })
+    });
+    statistics.to_string()
 }
 
 /// The least and the greatest value over chunks of values; `None` if there are none, or if one has no bounds.

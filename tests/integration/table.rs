@@ -45,7 +45,7 @@ fn schema() -> SchemaRef {
 
 fn file(path: &str) -> DataFile {
     let statistics = serde_json::json!({ "numRecords": 3, "minValues": { "session_id": 1 } });
-    DataFile { path: path.to_owned(), size: 10, rows: Some(3), statistics }
+    DataFile { path: path.to_owned(), size: 10, rows: Some(3), statistics: Some(statistics.to_string()) }
 }
 
 fn transaction(app_id: &str, number: i64) -> Transaction {
