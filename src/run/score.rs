@@ -52,7 +52,7 @@ pub struct ScoreJob {
     pub threads: usize,
     /// How Parquet is encoded.
     pub row_groups: RowGroupOptions,
-    /// The plans of its parts; to begin with, none.
+    /// The plans of its parts: none to begin with, and none again for a job in which anything else is changed.
     pub plans: PartPlans,
 }
 
