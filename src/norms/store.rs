@@ -161,7 +161,7 @@ impl NormStore {
         {
             return Ok(held);
         }
-        // Boxed: what waits for a load is large, and would be moved about by every lookup that needs none.
+        // Boxed: what waits for a load is large, and would be moved about with every lookup.
         Ok(Box::pin(self.find_all(std::slice::from_ref(token))).await?.pop().flatten())
     }
 

@@ -36,6 +36,9 @@ const MOST_BYTES: usize = 16 << 20;
 /// What the rows of a group need while they are loaded, in bytes.
 const ROWS_BYTES: usize = 16 << 10;
 
+/// How many groups a worker loads together at most: so many that few of them lie in a row group alone.
+const MOST_LOADS: usize = 1_024;
+
 impl PercentilesStage {
     /// Percentiles by a norm chain, for sessions whose attributes are columns of `input`.
     ///
@@ -148,10 +151,9 @@ impl PercentilesWorker {
         }
     }
 
-    /// Loads the groups that are new, many together, so that few of them lie in a row group alone: their rows need a fourth of what
-    /// the store may keep.
+    /// Loads the groups that are new, many together: their rows need at most a fourth of what the store may keep.
     async fn load_new_groups(&mut self) -> Result<()> {
-        let at_once = (self.store.options().cache_bytes / (4 * ROWS_BYTES)).max(1);
+        let at_once = (self.store.options().cache_bytes / (4 * ROWS_BYTES)).clamp(1, MOST_LOADS);
         let timer = self.load_time.timer();
         for link in &mut self.links {
             let (first, end) = (link.groups.len(), link.named(&self.attributes));

@@ -15,6 +15,7 @@ pub struct PartPlans(Arc<Mutex<Option<Planned>>>);
 /// A plan, and what it is a plan for.
 #[derive(Debug, Clone)]
 struct Planned {
+    columns: Vec<String>,
     file: Arc<SessionFile>,
     needed: Vec<String>,
     plan: Arc<dyn ExecutionPlan>,
@@ -26,7 +27,8 @@ impl PartPlans {
     /// It takes a plan of its own, as what a plan measures is measured for all who execute it.
     pub(super) fn plan(&self, job: &ScoreJob, part: &InputPart) -> Result<Arc<dyn ExecutionPlan>, EngineError> {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(Planned { file, needed, plan }) = last
+        if let Some(Planned { columns, file, needed, plan }) = last
+            && columns == job.columns
             && job.input.are_scored_alike(&file, &part.file)
         {
             return Ok(job.input.scan_instead(&plan, part, &needed)?);
@@ -36,7 +38,8 @@ impl PartPlans {
         let needed = job.scoring.needed_columns(&job.input.columns.schema(), &wanted);
         let scan = job.input.scan_to_score(&job.context, part, &needed)?;
         let plan = job.scoring.plan(scan, &wanted)?;
-        let planned = Planned { file: Arc::clone(&part.file), needed, plan: Arc::clone(&plan) };
+        let (columns, file) = (job.columns.clone(), Arc::clone(&part.file));
+        let planned = Planned { columns, file, needed, plan: Arc::clone(&plan) };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(planned);
         Ok(plan)
     }

@@ -52,7 +52,7 @@ pub struct ScoreJob {
     pub threads: usize,
     /// How Parquet is encoded.
     pub row_groups: RowGroupOptions,
-    /// The plans of its parts: none to begin with, and none again for a job in which anything else is changed.
+    /// The plans of its parts: none to begin with, and none again for a job with another input or another way of scoring.
     pub plans: PartPlans,
 }
 

@@ -4,6 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use arrow::array::RecordBatch;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Encoding;
+use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
 use predicates::prelude::*;
 use predicates::str::contains;
 use tempfile::{TempDir, tempdir};
@@ -263,6 +267,38 @@ fn folders_and_patterns_name_their_files_in_order() {
         .assert()
         .code(2)
         .stderr(contains("nowhere/*.parquet names no session file"));
+}
+
+/// The same rows with ranks as differences, which are not read as bytes.
+fn with_ranks_as_differences(batch: &RecordBatch) -> Vec<u8> {
+    let schema = batch.schema();
+    let ranks = schema.fields().iter().filter(|field| field.name().starts_with("q") || field.name().starts_with("ctx"));
+    let properties = ranks.fold(WriterProperties::builder(), |properties, rank| {
+        let column = ColumnPath::from(rank.name().as_str());
+        properties
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED)
+    });
+    let mut file = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut file, batch.schema(), Some(properties.build())).unwrap();
+    writer.write(batch).unwrap();
+    writer.close().unwrap();
+    file
+}
+
+#[test]
+fn files_of_one_schema_whose_ranks_are_encoded_unlike_are_scored_as_each_alone() {
+    let folder = tempdir().unwrap();
+    let sessions = golden("sessions.parquet");
+    for copy in ["1.parquet", "3.parquet"] {
+        fs::copy(&sessions, folder.path().join(copy)).unwrap();
+    }
+    fs::write(folder.path().join("2.parquet"), with_ranks_as_differences(&read_parquet(&sessions))).unwrap();
+    let (all, alone) = (scored(folder.path(), &[]), scored(&sessions, &[]));
+    assert_eq!(all.num_rows(), 3 * alone.num_rows());
+    for file in 0..3 {
+        assert_eq!(all.slice(file * alone.num_rows(), alone.num_rows()), alone, "file {}", file + 1);
+    }
 }
 
 #[test]

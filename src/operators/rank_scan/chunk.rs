@@ -52,10 +52,15 @@ impl PageDecompressor {
         Ok(PageDecompressor(Decompressor::new()?))
     }
 
-    /// A page that has at most `most` bytes, decompressed. Not every writer leaves its size in it.
+    /// A page that has at most `most` bytes, decompressed. Not every writer leaves its size in it, and one of several frames has
+    /// the size of the first.
     pub(super) fn decompress(&mut self, page: &[u8], most: usize) -> Result<Bytes> {
         let size = get_frame_content_size(page).ok().flatten().and_then(|size| usize::try_from(size).ok());
-        Ok(self.0.decompress(page, size.map_or(most, |size| size.min(most)))?.into())
+        let of_its_size = size.filter(|size| *size < most).and_then(|size| self.0.decompress(page, size).ok());
+        Ok(match of_its_size {
+            Some(decompressed) => decompressed.into(),
+            None => self.0.decompress(page, most)?.into(),
+        })
     }
 }
 

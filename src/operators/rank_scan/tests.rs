@@ -158,13 +158,15 @@ fn a_dictionary_of_more_values_than_a_byte_has_is_read() {
 }
 
 #[test]
-fn a_page_without_its_size_in_it_is_decompressed_and_none_is_larger_than_its_chunk() {
+fn a_page_without_its_size_or_of_two_frames_is_decompressed_and_none_is_larger_than_its_chunk() {
     let page = [1, 2, 3, 4].repeat(1_000);
     let with_size = zstd::bulk::compress(&page, 1).unwrap();
     let without_size = zstd::stream::encode_all(page.as_slice(), 1).unwrap();
     assert_eq!(zstd::zstd_safe::get_frame_content_size(&without_size).unwrap(), None);
     let mut decompressor = PageDecompressor::new().unwrap();
-    for stored in [with_size, without_size] {
+    let half = || zstd::bulk::compress(&page[..2_000], 1).unwrap();
+    let of_two_frames = [half(), half()].concat();
+    for stored in [with_size, without_size, of_two_frames] {
         assert_eq!(decompressor.decompress(&stored, 5_000).unwrap(), page);
         assert!(decompressor.decompress(&stored, 3_999).is_err());
         assert!(decompressor.decompress(&stored[..stored.len() - 1], 5_000).is_err());
