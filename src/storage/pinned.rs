@@ -138,8 +138,7 @@ fn is_same(one: &str, other: &str) -> bool {
 
 async fn read_ranges(mut file: File, path: PathBuf, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
     let length = |range: &Range<u64>| (range.end - range.start) as usize;
-    // One piece of memory, taken here, where it is given back later too: what a thread that only reads takes in many pieces is not
-    // soon used again.
+    // Memory is taken here, where it is given back later too: a thread that only reads would keep what others gave back.
     let mut bytes = vec![0; ranges.iter().map(length).sum()];
     let places: Vec<(u64, usize)> = ranges.iter().map(|range| (range.start, length(range))).collect();
     let read = tokio::task::spawn_blocking(move || {
