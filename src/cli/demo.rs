@@ -15,7 +15,7 @@ use datafusion::prelude::{ParquetReadOptions, SessionContext};
 
 use crate::cli::score::print;
 use crate::config::{Config, ProgressStyle};
-use crate::engine::{EngineError, session_context};
+use crate::engine::{EngineError, sql_context};
 use crate::error::Error;
 use crate::instrument::Instrument;
 use crate::model::result::{norm_group_column, percentile_column};
@@ -148,8 +148,8 @@ impl Files {
     async fn open_results(&self, config: &Config) -> Result<SessionContext, Error> {
         let storage = Storage::new(config.settings.storage_options(), Config::environment())?;
         let no_norms = NormStore::new(Vec::new(), Instrument::klsi4().raw_ranges(), config.settings.norm_options());
-        let context = session_context(config.settings.engine_options(), &storage, Arc::new(no_norms))
-            .map_err(EngineError::from)?;
+        let context =
+            sql_context(config.settings.engine_options(), &storage, Arc::new(no_norms)).map_err(EngineError::from)?;
         let results = storage.open(&self.results)?.url();
         let options = ParquetReadOptions::default();
         context.register_parquet("results", results.as_str(), options).await.map_err(EngineError::from)?;

@@ -19,5 +19,5 @@ pub use input::{
 };
 pub use score_table::{ALL_COLUMNS, ScoreRequest, ScoreTable};
 pub use scoring_plan::{Scoring, chain_columns, unknown_output};
-pub use session::{EngineOptions, session_context, with_memory};
+pub use session::{EngineOptions, session_context, sql_context, with_memory};
 pub use tables::{FilesTable, ResultsTable};

@@ -8,6 +8,7 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use object_store::ObjectStore;
 use url::Url;
@@ -44,8 +45,19 @@ impl Default for EngineOptions {
 /// How many bytes a sort sets aside for merging what it spilled, if the memory limit allows.
 const MOST_MERGE_MEMORY: usize = 10 << 20;
 
-/// A session whose stores are those of `storage` and whose percentiles come from `norms`.
+/// A session whose stores are those of `storage` and whose percentiles come from `norms`, for plans that are put together without
+/// SQL: it knows no function by name. To register them all takes longer than to score a small file.
 pub fn session_context(options: EngineOptions, storage: &Storage, norms: Arc<NormStore>) -> Result<SessionContext> {
+    Ok(SessionContext::new_with_state(session_state(options, storage, norms)?.build()))
+}
+
+/// The same for SQL, with all that DataFusion knows by name.
+pub fn sql_context(options: EngineOptions, storage: &Storage, norms: Arc<NormStore>) -> Result<SessionContext> {
+    let state = session_state(options, storage, norms)?.with_default_features();
+    Ok(SessionContext::new_with_state(state.build()))
+}
+
+fn session_state(options: EngineOptions, storage: &Storage, norms: Arc<NormStore>) -> Result<SessionStateBuilder> {
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(SpillingPool::new(options.memory_limit)))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_max_temp_directory_size(options.spill_limit))
@@ -63,7 +75,7 @@ pub fn session_context(options: EngineOptions, storage: &Storage, norms: Arc<Nor
     execution.parquet.schema_force_view_types = false;
     // Every sort sets this much aside for merging, and a plan may have several.
     execution.sort_spill_reservation_bytes = merge_memory(options.memory_limit);
-    Ok(SessionContext::new_with_config_rt(NormContext::install(config, norms), runtime))
+    Ok(SessionStateBuilder::new().with_config(NormContext::install(config, norms)).with_runtime_env(runtime))
 }
 
 /// A context in which a plan has a memory pool of `bytes` to itself.

@@ -26,7 +26,7 @@ use crate::engine::query::score_call::score_request;
 use crate::engine::query::statement::{OpenRelations, RESULTS_AT, Relation, SCORE, TableCall};
 use crate::engine::query::{QueryBudget, QueryError, SqlStatement, View};
 use crate::engine::tables::{ResultsTable, norms_table, open_table};
-use crate::engine::{EngineError, EngineOptions, ScoreTable, session_context};
+use crate::engine::{EngineError, EngineOptions, ScoreTable, sql_context};
 use crate::instrument::Instrument;
 use crate::norms::{Chain, NormStore};
 use crate::storage::Storage;
@@ -128,7 +128,7 @@ fn beside(plan: &Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> SendableR
 impl SqlSession {
     /// A session with the table `norms` and all functions. Norms are looked up in `norms` only when a query needs them.
     pub async fn open(storage: &Storage, norms: Arc<NormStore>, options: SqlOptions) -> Result<SqlSession, QueryError> {
-        let context = session_context(options.engine, storage, Arc::clone(&norms)).map_err(EngineError::from)?;
+        let context = sql_context(options.engine, storage, Arc::clone(&norms)).map_err(EngineError::from)?;
         {
             let state = context.state_ref();
             let mut state = state.write();
