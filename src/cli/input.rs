@@ -9,8 +9,8 @@ use tempfile::NamedTempFile;
 
 use crate::config::{Config, Flags, Profile, Scope};
 use crate::engine::{
-    ColumnNames, FileFormat, InputOptions, PartLimits, STDIN, Scoring, SessionInput, Source, Sources, StdinInput,
-    chain_columns, discover, format_of_name, session_context,
+    ColumnNames, FileFormat, InputOptions, PartLimits, Reading, STDIN, Scoring, SessionInput, Source, Sources,
+    StdinInput, chain_columns, discover, format_of_name, session_context,
 };
 use crate::error::Error;
 use crate::instrument::Instrument;
@@ -243,21 +243,24 @@ async fn open_inputs(
     spooled: &mut Option<NamedTempFile>,
 ) -> Result<Vec<Source>, Error> {
     let mut sources = Vec::new();
-    for input in inputs {
-        if input != STDIN {
-            let found = discover(storage, std::slice::from_ref(input), format).await?;
-            sources.extend(found.into_iter().map(Box::new).map(Source::File));
-            continue;
-        }
-        match StdinInput::open(format).await? {
-            StdinInput::Stream(stream) => sources.push(Source::Stdin(Arc::new(stream))),
-            StdinInput::Spooled(file, format) => {
-                let path = file.path().display().to_string();
-                let found = discover(storage, std::slice::from_ref(&path), Some(format)).await?;
-                sources.extend(found.into_iter().map(Box::new).map(Source::File));
-                *spooled = Some(file);
-            }
-        }
+    // Files are looked for together, those before and those after standard input.
+    for inputs in inputs.chunk_by(|a, b| a != STDIN && b != STDIN) {
+        let (inputs, format) = match inputs {
+            [stdin] if stdin == STDIN => match StdinInput::open(format).await? {
+                StdinInput::Stream(stream) => {
+                    sources.push(Source::Stdin(Arc::new(stream)));
+                    continue;
+                }
+                StdinInput::Spooled(file, format) => {
+                    let path = file.path().display().to_string();
+                    *spooled = Some(file);
+                    (vec![path], Some(format))
+                }
+            },
+            files => (files.to_vec(), format),
+        };
+        let found = discover(storage, &inputs, format, Reading::Everything).await?;
+        sources.extend(found.into_iter().map(Box::new).map(Source::File));
     }
     Ok(sources)
 }

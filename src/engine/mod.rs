@@ -13,9 +13,9 @@ mod tables;
 
 pub use error::{EngineError, with_causes};
 pub use input::{
-    CanonicalColumns, ColumnNames, Compression, FileFormat, FoundFile, InputOptions, InputPart, PartLimits, STDIN,
-    SessionFile, SessionInput, Source, Sources, StdinInput, StdinStream, compression_of_name, detect_layout, discover,
-    format_of_name,
+    CanonicalColumns, ColumnNames, Compression, FileFormat, FoundFile, InputOptions, InputPart, PartLimits, Reading,
+    STDIN, SessionFile, SessionInput, Source, Sources, StdinInput, StdinStream, compression_of_name, detect_layout,
+    discover, format_of_name,
 };
 pub use score_table::{ALL_COLUMNS, ScoreRequest, ScoreTable};
 pub use scoring_plan::{Scoring, chain_columns, unknown_output};

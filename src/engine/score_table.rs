@@ -23,7 +23,7 @@ use datafusion::prelude::SessionContext;
 
 use crate::engine::scoring_plan::{needed_columns, plan_stages};
 use crate::engine::{
-    EngineError, FileFormat, FoundFile, InputOptions, Scoring, SessionInput, Source, Sources, discover,
+    EngineError, FileFormat, FoundFile, InputOptions, Reading, Scoring, SessionInput, Source, Sources, discover,
 };
 use crate::instrument::Instrument;
 use crate::model::Layout;
@@ -74,9 +74,9 @@ impl ScoreTable {
         instrument: &Arc<Instrument>,
         request: ScoreRequest,
     ) -> std::result::Result<ScoreTable, EngineError> {
-        let found = discover(storage, &request.inputs, request.format).await?;
+        let found = discover(storage, &request.inputs, request.format, Reading::Everything).await?;
         let attributes = match &request.attributes {
-            Some(table) => discover(storage, std::slice::from_ref(table), None).await?,
+            Some(table) => discover(storage, std::slice::from_ref(table), None, Reading::OnDemand).await?,
             None => Vec::new(),
         };
         let sources = || {

@@ -1,9 +1,10 @@
-//! Checks a store that is new, or was idle for long, before real work meets a dead connection.
+//! Checks a store that was idle for long before real work meets a dead connection, and one that is new along with its first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use futures::future::join;
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectStore};
 use tokio::sync::Mutex;
@@ -16,6 +17,8 @@ use crate::storage::pool::Pool;
 const IDLE_FOR_LONG: Duration = Duration::from_secs(60);
 /// How long a living store may take to answer a ping.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// When a store was last used that never was.
+const NEVER: u64 = 0;
 /// Asked for by pings; nobody expects it to exist.
 pub(crate) const NAME: &str = ".normstream-ping";
 
@@ -50,7 +53,7 @@ pub(crate) struct Health {
     pool: Arc<Pool>,
     wire: Arc<Wire>,
     started: Instant,
-    /// Milliseconds after `started`, plus one; 0 is never.
+    /// Milliseconds after `started`, plus one; or [`NEVER`].
     last_used: AtomicU64,
     pinging: Mutex<()>,
 }
@@ -60,18 +63,42 @@ impl Health {
         Self { pool, wire, started: Instant::now(), last_used: AtomicU64::new(0), pinging: Mutex::const_new(()) }
     }
 
-    /// Returns at once if `store` was used lately. Otherwise one of those who ask pings it, and the others wait for that.
-    pub(crate) async fn check(&self, store: &dyn ObjectStore) {
-        if !self.is_due() {
-            self.touch();
-            return;
+    /// Does `request`, for which there is a permit, with the check that is due.
+    ///
+    /// A store that was idle for long is pinged before: by one of those who ask, while the others wait. One that is new has no
+    /// connection that could be dead: it is pinged beside its first requests, and their answers wait for that.
+    pub(crate) async fn checked<T>(&self, store: &dyn ObjectStore, request: impl Future<Output = T>) -> T {
+        if self.is_idle_for_long() {
+            let _one = self.pinging.lock().await;
+            if self.is_idle_for_long() {
+                self.ping_twice(store).await;
+            }
         }
-        let _one = self.pinging.lock().await;
-        if self.is_due() && !self.ping(store).await {
+        let first = self.pinging.try_lock().ok().filter(|_| self.last_used.load(Relaxed) == NEVER);
+        self.touch();
+        let Some(first) = first else {
+            let done = request.await;
+            let _one = self.pinging.lock().await;
+            return done;
+        };
+        let Some(permit) = self.pool.at_once() else {
+            self.ping_twice(store).await;
+            drop(first);
+            return request.await;
+        };
+        let ping = async {
+            self.ping_twice(store).await;
+            drop((first, permit));
+        };
+        join(request, ping).await.0
+    }
+
+    /// Pings `store`, and if it gives no answer, once more over a new connection.
+    async fn ping_twice(&self, store: &dyn ObjectStore) {
+        if !self.ping(store).await {
             self.wire.distrust();
             self.ping(store).await;
         }
-        self.touch();
     }
 
     /// Whether `store` gives any answer at all.
@@ -85,9 +112,9 @@ impl Health {
         alive
     }
 
-    fn is_due(&self) -> bool {
+    fn is_idle_for_long(&self) -> bool {
         match self.last_used.load(Relaxed) {
-            0 => true,
+            NEVER => false,
             used => self.started.elapsed().saturating_sub(Duration::from_millis(used)) >= IDLE_FOR_LONG,
         }
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::{Path, PathPart};
-use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 use url::Url;
 
 use crate::storage::target::Target;
@@ -95,6 +95,20 @@ impl Location {
         self.store.head(&self.path).await.map_err(|error| self.error("look at it", error))
     }
 
+    /// The same and the last `most` bytes of the object, if the store gives both at once.
+    pub(crate) async fn head_with_tail(&self, most: u64) -> Result<(ObjectMeta, Bytes)> {
+        let options = GetOptions { range: Some(GetRange::Suffix(most)), ..GetOptions::default() };
+        let read = async {
+            let answer = self.store.get_opts(&self.path, options).await?;
+            Ok((answer.meta.clone(), answer.bytes().await?))
+        };
+        match read.await.map_err(|error| self.error("look at it", error)) {
+            // No end of an empty object is one, and some stores only count from the beginning.
+            Err(StorageError::Store { .. }) => Ok((self.head().await?, Bytes::new())),
+            answer => answer,
+        }
+    }
+
     /// Whether there is an object here. A folder is not one.
     pub async fn exists(&self) -> Result<bool> {
         match self.head().await {
@@ -104,18 +118,28 @@ impl Location {
         }
     }
 
-    /// The object here, or all objects of the folder here, at any depth, by path. Empty if there is neither.
-    ///
-    /// Left out are objects with a dot in front of their name or of a folder below this one (unfinished uploads of ours
-    /// among them), and the empty objects with which some stores mark folders. Memory: one entry an object.
+    /// The object here, or all objects of the folder here; see [`Location::list_folder`]. Empty if there is neither.
     pub async fn list_files(&self) -> Result<Vec<ObjectMeta>> {
-        if !self.is_folder && !self.path.is_root() {
+        if self.may_be_object() {
             match self.head().await {
                 Ok(object) => return Ok(vec![object]),
                 Err(StorageError::NotFound { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
+        self.list_folder().await
+    }
+
+    /// Whether the target can be the name of an object.
+    pub(crate) fn may_be_object(&self) -> bool {
+        !self.is_folder && !self.path.is_root()
+    }
+
+    /// All objects of the folder here, at any depth, by path.
+    ///
+    /// Left out are objects with a dot in front of their name or of a folder below this one (unfinished uploads of ours
+    /// among them), and the empty objects with which some stores mark folders. Memory: one entry an object.
+    pub async fn list_folder(&self) -> Result<Vec<ObjectMeta>> {
         let prefix = (!self.path.is_root()).then_some(&self.path);
         let hidden = |object: &ObjectMeta| {
             object.location.prefix_match(&self.path).into_iter().flatten().any(|part| part.as_ref().starts_with('.'))

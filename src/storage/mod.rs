@@ -7,6 +7,7 @@
 //! Not here: tables, and what the files mean.
 
 mod adaptive;
+mod ahead;
 mod body;
 mod client;
 mod client_settings;
@@ -34,6 +35,7 @@ mod target;
 mod tls;
 mod upload;
 
+pub(crate) use ahead::Ahead;
 pub use creation::Creation;
 pub use error::{Result, StorageError};
 pub use http::HttpFailure;

@@ -14,8 +14,7 @@ use parquet::errors::{ParquetError, Result};
 use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::{FooterTail, ParquetMetaData, ParquetMetaDataReader};
 
-/// How much of a file's end is fetched at first: the footer of a norm table of a million rows fits, and that of a million sessions
-/// but for the statistics.
+/// How much of a file's end is fetched at first where nothing else is asked for.
 const TAIL: u64 = 64 << 10;
 
 /// An object of known size, read by ranges. Several ranges are one call to the store, which joins those that are near.
@@ -32,9 +31,10 @@ impl ObjectReader {
         ObjectReader { store: Arc::clone(store), path: meta.location.clone(), size: meta.size }
     }
 
-    /// The footer as it is encoded in the file, without its length and magic number. One request, or two when it is long.
-    pub(crate) async fn footer(&self) -> Result<Bytes> {
-        let start = self.size.saturating_sub(TAIL);
+    /// The footer as it is encoded in the file, without its length and magic number. One request, or two when it is longer than
+    /// `tail`.
+    pub(crate) async fn footer(&self, tail: u64) -> Result<Bytes> {
+        let start = self.size.saturating_sub(tail);
         let tail = self.range(start..self.size).await?;
         let Some(end) = tail.len().checked_sub(FOOTER_SIZE) else {
             return Err(ParquetError::EOF(format!("{} bytes are too few for a Parquet file", self.size)));

@@ -34,7 +34,7 @@ pub struct PoolOptions {
     pub timeout: Duration,
     /// Age at which connections are dropped and the client rebuilt: at least 300 s.
     pub recycle: Duration,
-    /// Whether a store that is used first, or after being idle for long, is checked before real work.
+    /// Whether a store is checked: after being idle for long before real work, and when it is new along with its first.
     pub pre_ping: bool,
     /// Whether capacity is fixed, or follows latency and throttling.
     pub mode: PoolMode,

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::StreamExt;
+use futures::future::join_all;
+use futures::stream::{self, BoxStream};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
@@ -19,16 +21,25 @@ use object_store::{
 };
 
 use crate::storage::StorageError;
+use crate::storage::ahead::{Ahead, is_same};
 
 /// A store in which some objects have a known ETag. Reading one of them gives bytes of that version, or
 /// [`StorageError::Changed`] with both tags. Everything else passes through.
 ///
-/// A body that is being read when the object changes is of the old version to its end, or an error.
+/// A body that is being read when the object changes is of the old version to its end, or an error. Ranges that were fetched ahead
+/// are of the version, and cost no request.
 pub struct Pinned {
     inner: Arc<dyn ObjectStore>,
     name: String,
-    e_tags: HashMap<Path, String>,
+    objects: HashMap<Path, Object>,
     opens_files: bool,
+}
+
+/// A version of an object, and what is there of it already.
+struct Object {
+    e_tag: String,
+    meta: ObjectMeta,
+    ahead: Ahead,
 }
 
 impl Pinned {
@@ -39,9 +50,22 @@ impl Pinned {
         name: impl Into<String>,
         objects: impl IntoIterator<Item = &'a ObjectMeta>,
     ) -> Self {
-        let tag = |object: &ObjectMeta| Some((object.location.clone(), object.e_tag.clone()?));
-        let e_tags = objects.into_iter().filter_map(tag).collect();
-        Self { inner, name: name.into(), e_tags, opens_files: false }
+        let found = objects.into_iter().map(|meta| (meta, Ahead::default()));
+        Self::with_ahead(inner, name, found)
+    }
+
+    /// The same, with what is fetched ahead of each object.
+    pub(crate) fn with_ahead<'a>(
+        inner: Arc<dyn ObjectStore>,
+        name: impl Into<String>,
+        objects: impl IntoIterator<Item = (&'a ObjectMeta, Ahead)>,
+    ) -> Self {
+        let object = |(meta, ahead): (&ObjectMeta, Ahead)| {
+            let (meta, e_tag) = (meta.clone(), meta.e_tag.clone()?);
+            Some((meta.location.clone(), Object { e_tag, meta, ahead }))
+        };
+        let objects = objects.into_iter().filter_map(object).collect();
+        Self { inner, name: name.into(), objects, opens_files: false }
     }
 
     /// Says that the store is a file system: a file of it is opened once, and all ranges are read from what was opened.
@@ -66,6 +90,23 @@ impl Pinned {
     }
 }
 
+impl Object {
+    /// The answer to a request, if that is for a range that was fetched ahead.
+    async fn answer(&self, options: &GetOptions) -> Option<GetResult> {
+        let Some(GetRange::Bounded(range)) = &options.range else { return None };
+        if options.head || options.version.is_some() || range.end > self.meta.size {
+            return None;
+        }
+        let bytes = self.ahead.get(range, &self.e_tag).await?;
+        Some(GetResult {
+            payload: GetResultPayload::Stream(stream::once(std::future::ready(Ok(bytes))).boxed()),
+            meta: self.meta.clone(),
+            range: range.clone(),
+            attributes: Default::default(),
+        })
+    }
+}
+
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for Pinned {
@@ -78,7 +119,11 @@ impl ObjectStore for Pinned {
     }
 
     async fn get_opts(&self, location: &Path, mut options: GetOptions) -> Result<GetResult> {
-        let Some(e_tag) = self.e_tags.get(location) else { return self.inner.get_opts(location, options).await };
+        let Some(object) = self.objects.get(location) else { return self.inner.get_opts(location, options).await };
+        if let Some(answer) = object.answer(&options).await {
+            return Ok(answer);
+        }
+        let e_tag = &object.e_tag;
         // A weak tag never matches an If-Match; it is compared below.
         if options.if_match.is_none() && !e_tag.starts_with("W/") {
             options.if_match = Some(e_tag.clone());
@@ -94,16 +139,19 @@ impl ObjectStore for Pinned {
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let Some(first) = ranges.first() else { return Ok(Vec::new()) };
-        if !self.e_tags.contains_key(location) {
-            return self.inner.get_ranges(location, ranges).await;
-        }
+        let Some(object) = self.objects.get(location) else { return self.inner.get_ranges(location, ranges).await };
         if self.opens_files {
             let options = GetOptions { range: Some(GetRange::Bounded(first.clone())), ..GetOptions::default() };
             if let GetResultPayload::File(file, path) = self.get_opts(location, options).await?.payload {
                 return read_ranges(file, path, ranges).await;
             }
         }
-        coalesce_ranges(ranges, |range| self.range(location, range), OBJECT_STORE_COALESCE_DEFAULT).await
+        let ahead = join_all(ranges.iter().map(|range| object.ahead.get(range, &object.e_tag))).await;
+        let wanted = ranges.iter().zip(&ahead).filter(|(_, ahead)| ahead.is_none());
+        let wanted: Vec<Range<u64>> = wanted.map(|(range, _)| range.clone()).collect();
+        let fetch = |range| self.range(location, range);
+        let mut fetched = coalesce_ranges(&wanted, fetch, OBJECT_STORE_COALESCE_DEFAULT).await?.into_iter();
+        Ok(ahead.into_iter().filter_map(|ahead| ahead.or_else(|| fetched.next())).collect())
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -129,11 +177,6 @@ impl ObjectStore for Pinned {
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         self.inner.rename_opts(from, to, options).await
     }
-}
-
-/// Whether two ETags are one: listings of some stores leave the quotes out.
-fn is_same(one: &str, other: &str) -> bool {
-    one.trim_matches('"') == other.trim_matches('"')
 }
 
 async fn read_ranges(mut file: File, path: PathBuf, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
@@ -163,7 +206,7 @@ impl fmt::Display for Pinned {
 
 impl fmt::Debug for Pinned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pinned").field("inner", &self.inner).field("objects", &self.e_tags.len()).finish()
+        f.debug_struct("Pinned").field("inner", &self.inner).field("objects", &self.objects.len()).finish()
     }
 }
 

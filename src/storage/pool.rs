@@ -96,9 +96,8 @@ impl Pool {
 
     /// A permit, after those who asked before.
     pub(crate) async fn acquire(self: &Arc<Self>) -> Result<Permit> {
-        // Free permits exist only while nobody waits: this jumps no queue.
-        if let Ok(permit) = Arc::clone(&self.semaphore).try_acquire_owned() {
-            return Ok(self.permit(permit));
+        if let Some(permit) = self.at_once() {
+            return Ok(permit);
         }
         let waiting = Waiting::new(self);
         let deadline = waiting.since + self.options.timeout;
@@ -122,6 +121,20 @@ impl Pool {
             }
             self.release_idle_holders();
         }
+    }
+
+    /// A permit for something that can be done without: one of the steady ones, but not the last that is free.
+    pub(crate) fn spare(self: &Arc<Self>) -> Option<Permit> {
+        if self.meter.checked_out() + 1 >= self.options.size {
+            return None;
+        }
+        self.at_once()
+    }
+
+    /// A permit that is free. There are such only while nobody waits: this jumps no queue.
+    pub(crate) fn at_once(self: &Arc<Self>) -> Option<Permit> {
+        let permit = Arc::clone(&self.semaphore).try_acquire_owned().ok()?;
+        Some(self.permit(permit))
     }
 
     /// Makes `holder` known until the result is dropped.

@@ -18,6 +18,7 @@ use object_store::{
 };
 use tokio::time::Instant;
 
+use crate::storage::ahead::Spare;
 use crate::storage::body::Body;
 use crate::storage::health::{Health, Ping};
 use crate::storage::listing::Listing;
@@ -60,12 +61,34 @@ impl PooledStore {
         location: Option<&Path>,
         request: impl Future<Output = Result<T>>,
     ) -> Result<(T, Permit)> {
-        let permit = self.permit(operation).await?;
-        let started = Instant::now();
-        let done = request.await;
-        self.pool.meter.latency(started.elapsed());
-        let named = |error| StorageError::named(&self.target(location), operation.verb(), error);
-        Ok((done.map_err(named)?, permit))
+        let permit = self.pool.acquire().await?;
+        Ok((self.request(operation, location, request).await?, permit))
+    }
+
+    /// Does `request`, for which there is a permit.
+    async fn request<T>(
+        &self,
+        operation: Operation,
+        location: Option<&Path>,
+        request: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let timed = async {
+            let started = Instant::now();
+            let done = request.await;
+            self.pool.meter.latency(started.elapsed());
+            done
+        };
+        let done = self.checked(operation, timed).await;
+        done.map_err(|error| StorageError::named(&self.target(location), operation.verb(), error))
+    }
+
+    /// Does `request` with the check of the store that is due.
+    async fn checked<T>(&self, operation: Operation, request: impl Future<Output = T>) -> T {
+        self.pool.meter.request(operation);
+        match &self.health {
+            Some(health) => health.checked(self.inner.as_ref(), request).await,
+            None => request.await,
+        }
     }
 
     /// Does `request`, which is a check of the store and needs none before it.
@@ -87,12 +110,10 @@ impl PooledStore {
         location.map_or_else(|| name.to_owned(), |location| format!("{name}/{location}"))
     }
 
-    async fn permit(&self, operation: Operation) -> Result<Permit> {
+    /// A permit for a page of a listing.
+    async fn page_permit(&self) -> Result<Permit> {
         let permit = self.pool.acquire().await?;
-        if let Some(health) = &self.health {
-            health.check(self.inner.as_ref()).await;
-        }
-        self.pool.meter.request(operation);
+        self.checked(Operation::List, async {}).await;
         Ok(permit)
     }
 
@@ -172,7 +193,11 @@ impl ObjectStore for PooledStore {
         if let Some(ping) = options.extensions.get::<Ping>() {
             return self.ping(location, ping, get).await;
         }
-        let (mut result, permit) = self.with_permit(operation, Some(location), get).await?;
+        let permit = match options.extensions.get::<Spare>() {
+            Some(spare) => self.pool.spare().ok_or_else(|| spare.refused())?,
+            None => self.pool.acquire().await?,
+        };
+        let mut result = self.request(operation, Some(location), get).await?;
         if options.head || matches!(result.payload, GetResultPayload::File(..)) {
             return Ok(result);
         }
@@ -219,7 +244,7 @@ impl ObjectStore for PooledStore {
         let store = self.clone();
         Listing::new(pages, move || {
             let store = store.clone();
-            async move { store.permit(Operation::List).await }
+            async move { store.page_permit().await }
         })
         .into_stream()
     }
@@ -229,7 +254,7 @@ impl ObjectStore for PooledStore {
         let store = self.clone();
         Listing::new(pages, move || {
             let store = store.clone();
-            async move { store.permit(Operation::List).await }
+            async move { store.page_permit().await }
         })
         .into_stream()
     }

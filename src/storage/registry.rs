@@ -22,7 +22,8 @@ use crate::storage::pool::Pool;
 use crate::storage::pooled_store::PooledStore;
 use crate::storage::target::{Target, store_url};
 use crate::storage::{
-    Creation, HttpFailure, Location, Pinned, PoolStatus, Result, Scheme, StorageError, StorageOptions, Upload, Written,
+    Ahead, Creation, HttpFailure, Location, Pinned, PoolStatus, Result, Scheme, StorageError, StorageOptions, Upload,
+    Written,
 };
 
 /// All stores of a process. Cheap to clone; every clone shares the same clients.
@@ -90,18 +91,27 @@ impl Storage {
     /// Binds locations to the versions that their metadata tells: whoever reads one through its store gets this version or
     /// [`StorageError::Changed`]. An object without an ETag is not bound to anything.
     pub fn pin<'a>(&self, found: impl IntoIterator<Item = (&'a mut Location, &'a ObjectMeta)>) {
-        let mut by_store = BTreeMap::<Url, Vec<(&mut Location, &ObjectMeta)>>::new();
-        for (location, meta) in found {
-            by_store.entry(location.store_url.clone()).or_default().push((location, meta));
+        self.pin_with_ahead(found.into_iter().map(|(location, meta)| (location, meta, Ahead::default())));
+    }
+
+    /// The same, with what is fetched ahead of each object.
+    pub(crate) fn pin_with_ahead<'a>(
+        &self,
+        found: impl IntoIterator<Item = (&'a mut Location, &'a ObjectMeta, Ahead)>,
+    ) {
+        let mut by_store = BTreeMap::<Url, (Vec<&mut Location>, Vec<(&ObjectMeta, Ahead)>)>::new();
+        for (location, meta, ahead) in found {
+            let (locations, objects) = by_store.entry(location.store_url.clone()).or_default();
+            locations.push(location);
+            objects.push((meta, ahead));
         }
-        for (store_url, found) in by_store {
-            let Some((first, _)) = found.first() else { continue };
-            let objects = found.iter().map(|(_, meta)| *meta);
-            let pinned = Pinned::new(Arc::clone(&first.store), client::name_of(&store_url), objects);
+        for (store_url, (locations, objects)) in by_store {
+            let Some(first) = locations.first() else { continue };
+            let pinned = Pinned::with_ahead(Arc::clone(&first.store), client::name_of(&store_url), objects);
             let pinned = if first.scheme() == Scheme::Local { pinned.of_files() } else { pinned };
             let pinned: Arc<dyn ObjectStore> = Arc::new(pinned);
             let Some(url) = self.0.pins.add(&store_url, &pinned) else { continue };
-            for (location, _) in found {
+            for location in locations {
                 location.read_through(Arc::clone(&pinned), url.clone());
             }
         }

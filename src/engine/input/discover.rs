@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use globset::GlobBuilder;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
 use crate::engine::EngineError;
+use crate::engine::input::footer::TAIL;
 use crate::engine::input::format::{Compression, FileFormat, compression_of_name, format_of_name};
-use crate::storage::{Location, Storage};
+use crate::storage::{Ahead, Location, Storage, StorageError};
 use crate::table::{BOOKKEEPING, DELTA_LOG, Table};
 
 /// A session file that was found: where it is, its size and ETag, and what it is.
@@ -27,60 +30,129 @@ pub struct FoundFile {
 /// The characters that make an input a pattern.
 const SPECIAL: [char; 4] = ['*', '?', '[', '{'];
 
+/// What is going to be read of files, as far as it is known when they are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// All rows of all of them, from the first on: how the first one begins is fetched while it is looked for.
+    Everything,
+    /// What a query will ask for.
+    OnDemand,
+}
+
+/// How many inputs are looked for at once.
+const LOOKED_FOR_AT_ONCE: usize = 8;
+/// Of how many inputs the footer is fetched with the answer that finds them. It stays in memory.
+const WITH_FOOTER: usize = 32;
+
 /// The files that inputs name, in the order of the inputs and, within a folder or a pattern, by path.
 ///
 /// An input is a file, a folder (all files in it, at any depth, whose names say their format; of a table those of its newest
 /// version) or a pattern with `*`, `?`, `[…]`
 /// or `{…}` (where `**` spans folders); a local path, or a URL. An input that names nothing is an error.
 ///
-/// Files are found in a version: one that changes afterwards is an error for whoever reads it.
+/// Files are found in a version: one that changes afterwards is an error for whoever reads it. Of Parquet files of another machine
+/// some of the first inputs' bytes are fetched with them, and are not fetched again: 12 MiB at most.
 pub async fn discover(
     storage: &Storage,
     inputs: &[String],
     format: Option<FileFormat>,
+    reading: Reading,
 ) -> Result<Vec<FoundFile>, EngineError> {
-    let mut found = Vec::new();
-    for input in inputs {
-        let location = storage.open(input)?;
-        let before = found.len();
-        let whole = location.list_files().await?;
-        let is_file = matches!(whole.as_slice(), [only] if only.location == location.path);
-        if is_file {
-            found.extend(
-                whole.into_iter().map(|meta| identify(&location, meta, format)).collect::<Result<Vec<_>, _>>()?,
-            );
-        } else if whole.is_empty() && input.contains(SPECIAL) {
-            for meta in matching(storage, input).await? {
-                found.push(identify(&location, meta, format)?);
+    let looks = inputs.iter().enumerate().map(|(number, input)| {
+        let with_beginning = number == 0 && reading == Reading::Everything;
+        Look { storage, input, format, with_beginning, with_footer: number < WITH_FOOTER }.find().boxed()
+    });
+    let looks: Vec<_> = looks.collect();
+    let found: Vec<Vec<(FoundFile, Ahead)>> = stream::iter(looks).buffered(LOOKED_FOR_AT_ONCE).try_collect().await?;
+    let (mut files, ahead): (Vec<FoundFile>, Vec<Ahead>) = found.into_iter().flatten().unzip();
+    let with_ahead = files.iter_mut().zip(ahead);
+    storage.pin_with_ahead(with_ahead.map(|(file, ahead)| (&mut file.location, &file.meta, ahead)));
+    Ok(files)
+}
+
+/// The search for the files of one input.
+struct Look<'a> {
+    storage: &'a Storage,
+    input: &'a str,
+    format: Option<FileFormat>,
+    with_beginning: bool,
+    with_footer: bool,
+}
+
+impl Look<'_> {
+    /// The files, with what was fetched of each.
+    async fn find(self) -> Result<Vec<(FoundFile, Ahead)>, EngineError> {
+        let location = self.storage.open(self.input)?;
+        let found = match self.find_object(&location).await? {
+            Some((meta, ahead)) => vec![(identify(&location, meta, self.format)?, ahead)],
+            None => {
+                let found = self.find_files(&location).await?;
+                found.into_iter().map(|file| (file, Ahead::default())).collect()
             }
-        } else {
-            match live_files(storage, &location, &whole).await? {
-                // Of a table, those that its log says are live.
-                Some(live) => {
-                    let mut listed: BTreeMap<Path, ObjectMeta> =
-                        whole.into_iter().map(|meta| (meta.location.clone(), meta)).collect();
-                    for file in live {
-                        // One that has moved up since the folder was listed is still to be read.
-                        let meta = match listed.remove(&file.path) {
-                            Some(meta) => meta,
-                            None => file.head().await?,
-                        };
-                        found.push(identify(&location, meta, Some(FileFormat::Parquet))?);
-                    }
-                }
-                // In a folder, files that are no session files may lie beside them: only those whose names say so are read.
-                None => {
-                    let known = whole.into_iter().filter(|meta| format_of_name(meta.location.as_ref()).is_some());
-                    found.extend(known.filter_map(|meta| identify(&location, meta, format).ok()));
-                }
-            }
+        };
+        if found.is_empty() {
+            return Err(EngineError::NoFiles { target: self.input.to_owned() });
         }
-        if found.len() == before {
-            return Err(EngineError::NoFiles { target: input.clone() });
+        Ok(found)
+    }
+
+    /// The object at a location, if there is one.
+    async fn find_object(&self, at: &Location) -> Result<Option<(ObjectMeta, Ahead)>, EngineError> {
+        if !at.may_be_object() {
+            return Ok(None);
+        }
+        let format = self.format.or_else(|| Some(format_of_name(at.path.filename()?)?.0));
+        let has_footer = at.scheme().is_remote() && format == Some(FileFormat::Parquet);
+        let mut ahead = Ahead::default();
+        if has_footer && self.with_beginning {
+            ahead = Ahead::beginning_of(&at.store, &at.path);
+        }
+        let found = match has_footer && self.with_footer {
+            true => at.head_with_tail(TAIL).await,
+            false => at.head().await.map(|meta| (meta, Bytes::new())),
+        };
+        match found {
+            Ok((meta, tail)) => {
+                ahead.add(&meta, tail);
+                Ok(Some((meta, ahead)))
+            }
+            Err(StorageError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
-    storage.pin(found.iter_mut().map(|file| (&mut file.location, &file.meta)));
-    Ok(found)
+
+    /// The files of a folder, a table or a pattern.
+    async fn find_files(&self, location: &Location) -> Result<Vec<FoundFile>, EngineError> {
+        let whole = location.list_folder().await?;
+        let mut found = Vec::new();
+        if whole.is_empty() && self.input.contains(SPECIAL) {
+            for meta in matching(self.storage, self.input).await? {
+                found.push(identify(location, meta, self.format)?);
+            }
+            return Ok(found);
+        }
+        match live_files(self.storage, location, &whole).await? {
+            // Of a table, those that its log says are live.
+            Some(live) => {
+                let mut listed: BTreeMap<Path, ObjectMeta> =
+                    whole.into_iter().map(|meta| (meta.location.clone(), meta)).collect();
+                for file in live {
+                    // One that has moved up since the folder was listed is still to be read.
+                    let meta = match listed.remove(&file.path) {
+                        Some(meta) => meta,
+                        None => file.head().await?,
+                    };
+                    found.push(identify(location, meta, Some(FileFormat::Parquet))?);
+                }
+            }
+            // In a folder, files that are no session files may lie beside them: only those whose names say so are read.
+            None => {
+                let known = whole.into_iter().filter(|meta| format_of_name(meta.location.as_ref()).is_some());
+                found.extend(known.filter_map(|meta| identify(location, meta, self.format).ok()));
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// The live files of a folder that is a table, or that one has been begun in; `None` for any other folder.

@@ -34,6 +34,9 @@ use crate::engine::input::part::{PartLimits, RowGroup, RowGroups, cut_row_groups
 use crate::operators::is_byte_column;
 use crate::storage::ObjectReader;
 
+/// The footer of a million sessions has fewer bytes, statistics and all.
+pub(super) const TAIL: u64 = 128 << 10;
+
 /// What a file says of itself.
 pub(super) struct FileFooter {
     /// Its schema, as the writer of the file had it or as its first rows show.
@@ -70,7 +73,7 @@ impl FileFooter {
 
     /// Reads a file's footer: one request, or two if it is long.
     pub(super) async fn read(found: &FoundFile, limits: PartLimits) -> Result<FileFooter> {
-        let encoded = ObjectReader::new(&found.location.store, &found.meta).footer().await?;
+        let encoded = ObjectReader::new(&found.location.store, &found.meta).footer(TAIL).await?;
         let options = ParquetMetaDataOptions::new()
             .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
             .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)

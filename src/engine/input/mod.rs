@@ -16,7 +16,7 @@ mod scan;
 mod stdin;
 
 pub use canonical::{CanonicalColumns, ColumnNames, detect_layout};
-pub use discover::{FoundFile, discover};
+pub use discover::{FoundFile, Reading, discover};
 pub use format::{Compression, FileFormat, compression_of_name, format_of_name};
 pub(in crate::engine) use open::open_files;
 pub use open::{InputOptions, SessionFile, SessionInput, Source, Sources};

@@ -22,7 +22,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::engine::input::{open_files, scan_groups};
 use crate::engine::{
-    ColumnNames, Compression, EngineError, FileFormat, FoundFile, InputPart, PartLimits, SessionFile, Source, discover,
+    ColumnNames, Compression, EngineError, FileFormat, FoundFile, InputPart, PartLimits, Reading, SessionFile, Source,
+    discover,
 };
 use crate::storage::{Location, Storage};
 
@@ -46,7 +47,7 @@ impl FilesTable {
         target: &str,
         format: Option<FileFormat>,
     ) -> Result<FilesTable, EngineError> {
-        let found = discover(storage, &[target.to_owned()], format).await?;
+        let found = discover(storage, &[target.to_owned()], format, Reading::OnDemand).await?;
         FilesTable::of(context, found, None).await
     }
 

@@ -45,6 +45,9 @@ use crate::storage::{Location, ObjectReader};
 /// The key of the footer's metadata under which import leaves a digest of the rows.
 pub(crate) const ROWS_DIGEST: &str = "normstream.rows.sha256";
 
+/// The footer of a table of a million rows has fewer bytes.
+const TAIL: u64 = 64 << 10;
+
 /// Page directories kept, in bytes: those of [`USUAL_DIRECTORIES`] row groups as import writes them.
 const DIRECTORY_BYTES: u64 = 2 << 20;
 const USUAL_DIRECTORIES: usize = 50;
@@ -250,7 +253,7 @@ impl NormFile {
         };
         let object = ObjectReader::new(&folder.store, &meta);
         let parquet = NormError::parquet(&location);
-        let footer = object.footer().await.map_err(&parquet)?;
+        let footer = object.footer(TAIL).await.map_err(&parquet)?;
         let schema = ParquetMetaDataReader::decode_schema(&footer).map_err(&parquet)?;
         let (group_column, version_column) =
             check_columns(&schema).map_err(|reason| NormError::NotImported { location: location.clone(), reason })?;

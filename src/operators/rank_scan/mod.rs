@@ -32,6 +32,7 @@ use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties};
 use futures::TryStreamExt as _;
+use futures::future::try_join;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
@@ -167,7 +168,9 @@ impl ExecutionPlan for RankScanExec {
         let baseline = BaselineMetrics::new(&self.metrics, partition);
         let state = (scan, ranks, baseline, self.schema());
         let stream = futures::stream::try_unfold(state, |(mut scan, mut ranks, baseline, schema)| async move {
-            let Some(batch) = scan.try_next().await? else { return Ok(None) };
+            // Nobody waits for the ranks of a row group after its other columns: both are fetched at once.
+            let (batch, ()) = try_join(scan.try_next(), ranks.open_next(&baseline)).await?;
+            let Some(batch) = batch else { return Ok(None) };
             let added = ranks.read(batch.num_rows(), &baseline).await?;
             let columns = batch.columns().iter().cloned().chain(added).collect();
             let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
@@ -225,10 +228,9 @@ impl RankFiles {
         let mut columns: Vec<_> = self.plan.columns.iter().map(|_| empty()).collect();
         let mut left = rows;
         while left > 0 {
+            self.open_next(baseline).await?;
             if self.row_group.rows == 0 {
-                self.row_group.chunks.clear();
-                self.row_group = self.next_row_group(baseline).await?;
-                continue;
+                return Err(DataFusionError::Internal(format!("the scan of {NAME} has more rows than its files")));
             }
             let _timer = baseline.elapsed_compute().timer();
             let rows = left.min(self.row_group.rows);
@@ -244,18 +246,20 @@ impl RankFiles {
         Ok(columns.into_iter().map(array).collect())
     }
 
-    async fn next_row_group(&mut self, baseline: &BaselineMetrics) -> Result<RowGroup> {
-        loop {
+    /// Goes on to the next row group, if nothing is left of this one and there is another.
+    async fn open_next(&mut self, baseline: &BaselineMetrics) -> Result<()> {
+        while self.row_group.rows == 0 {
+            self.row_group.chunks.clear();
             if let Some(file) = &mut self.file
                 && let Some(index) = file.row_groups.pop_front()
             {
-                return Ok(file.open_row_group(index, baseline).await?);
+                self.row_group = file.open_row_group(index, baseline).await?;
+                continue;
             }
-            let Some(file) = self.files.pop_front() else {
-                return Err(DataFusionError::Internal(format!("the scan of {NAME} has more rows than its files")));
-            };
+            let Some(file) = self.files.pop_front() else { return Ok(()) };
             self.file = Some(self.open(file).await?);
         }
+        Ok(())
     }
 
     async fn open(&mut self, file: PartitionedFile) -> Result<RankFile> {

@@ -16,6 +16,19 @@ fn options(size: usize, max_overflow: usize, timeout: Duration) -> PoolOptions {
 
 const LONG: Duration = Duration::from_secs(60);
 
+#[tokio::test]
+async fn a_spare_permit_is_one_of_the_steady_ones_and_not_the_last() {
+    let pool = Pool::new("store", options(3, 3, LONG));
+    let one = pool.acquire().await.unwrap();
+    let spare = pool.spare().unwrap();
+    assert!(pool.spare().is_none(), "the last is for those who cannot do without, and so is the burst");
+    drop(one);
+    let again = pool.spare().unwrap();
+    assert_eq!(pool.status().checked_out, 2);
+    drop((spare, again));
+    assert_eq!(pool.status().checked_out, 0);
+}
+
 /// What happens to a pool. Numbers pick one of those that are there.
 #[derive(Debug, Clone)]
 enum Event {

@@ -343,6 +343,25 @@ async fn every_range_and_every_part_needs_a_permit_of_its_own() {
 }
 
 #[tokio::test]
+async fn what_can_be_done_without_is_asked_for_only_with_a_permit_to_spare() {
+    let fake = Fake::default();
+    let store = pooled(&fake, 3).await;
+    let spare = || {
+        let mut options = GetOptions::default();
+        options.extensions.insert(Spare);
+        options
+    };
+    let body = body_of(&store, "a").await;
+    let ahead = store.get_opts(&"b".into(), spare()).await.unwrap();
+    assert_eq!(store.pool.status().checked_out, 2);
+    let refused = store.get_opts(&"c".into(), spare()).await.map(drop).unwrap_err();
+    assert!(refused.to_string().contains("no permit to spare"), "{refused}");
+    assert_eq!(ahead.bytes().await.unwrap(), CONTENT);
+    drop(body);
+    assert_eq!((fake.most_in_flight(), store.pool.status().checked_out), (2, 0));
+}
+
+#[tokio::test]
 async fn a_body_that_is_cut_short_goes_on_where_it_stopped() {
     for fault in [Fault::Fail(13), Fault::End(13), Fault::Fail(0), Fault::End(0)] {
         let fake = Fake::default();

@@ -300,16 +300,17 @@ async fn scoring_through_faults_gives_the_right_result_or_an_error_without_a_tar
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_changes_after_it_was_found_is_an_error_with_both_tags_and_no_target() {
     let folder = tempdir().unwrap();
-    let parquet = jobs::generated_sessions(&folder.path().join("a.parquet"), 100, 1);
+    let parquet = jobs::generated_sessions(&folder.path().join("a.parquet"), 5_000, 1);
     let csv = jobs::generated_sessions(&folder.path().join("a.csv"), 100, 1);
-    for (name, content) in [("a.parquet", parquet), ("a.csv", csv)] {
-        // The file is looked at and its schema is read; then there is another one.
+    // The file is found and its schema is read, which are one request or two; then there is another one.
+    for (name, content, requests) in [("a.parquet", parquet, 1), ("a.csv", csv, 2)] {
         let server = Server::start(Arc::new(move |request, number| {
-            let e_tag = if number < 2 { "\"first\"" } else { "\"second\"" };
+            let e_tag = if number < requests { "\"first\"" } else { "\"second\"" };
             let answer = serve_file(&request, &content, e_tag);
             Box::pin(async move { answer.into() })
         }));
-        let pool = PoolOptions { pre_ping: false, ..PoolOptions::default() };
+        // One at a time, so that nothing is read ahead.
+        let pool = PoolOptions { size: 1, max_overflow: 0, pre_ping: false, ..PoolOptions::default() };
         let storage = Storage::new(StorageOptions { pool, ..options() }, []).unwrap();
         let (input, target) = (format!("{}/{name}", server.url()), folder.path().join("out.parquet"));
         let error = jobs::score(&storage, &[input], None, target.to_str().unwrap(), 1).await.unwrap_err();

@@ -1,10 +1,15 @@
 //! One pool under load, seen from the server: how many connections it sees, and how much it gets to do.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use normstream::storage::{PoolMode, PoolOptions, Storage, StorageOptions};
 use object_store::http::HttpBuilder;
 use object_store::{ClientOptions, ObjectStoreExt};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use tempfile::tempdir;
 use tokio::task::JoinSet;
 
@@ -103,56 +108,55 @@ async fn fifty_tasks_share_fifteen_connections_and_lose_no_time_by_it() {
     assert!(pooled.mul_f64(SHARE) <= ideal(latency), "{pooled:?} at {latency:?} an answer");
 }
 
-/// A server of session files, and as many of them for each job as it says.
+/// A server of session files, one for each job.
 struct Jobs {
     web: StaticFiles,
-    files: usize,
 }
 
-const SESSIONS: usize = 100;
+const SESSIONS: usize = 8_000;
+/// So small that a job is many requests: its file is found, and of each row group columns and ranks are read.
+const ROW_GROUP_ROWS: usize = 500;
 /// Jobs with different files.
 const DISTINCT: usize = 5;
-/// To find a file, to read its footer, its columns, and its ranks.
-const REQUESTS_OF_A_FILE: usize = 4;
 
 impl Jobs {
-    fn start(files: usize) -> Jobs {
+    fn start() -> Jobs {
         let folder = tempdir().unwrap();
         let web = StaticFiles::start(LATENCY);
         web.put("/file", content());
-        for number in 0..DISTINCT * files {
-            let path = folder.path().join(format!("{number}.parquet"));
-            let bytes = jobs::generated_sessions(&path, SESSIONS, number + 1);
-            web.put(&format!("/{}/{}.parquet", number / files, number % files), bytes);
+        for number in 0..DISTINCT {
+            let file = jobs::generated_sessions(&folder.path().join(format!("{number}.parquet")), SESSIONS, number);
+            web.put(&format!("/{number}.parquet"), in_row_groups(file, ROW_GROUP_ROWS));
         }
-        Jobs { web, files }
+        Jobs { web }
     }
 
-    fn inputs_of(&self, task: usize) -> Vec<String> {
-        (0..self.files).map(|file| format!("{}/{}/{file}.parquet", self.web.server.url(), task % DISTINCT)).collect()
+    /// The same on a server of their own.
+    fn on_another_server(&self) -> Jobs {
+        Jobs { web: self.web.on_another_server(LATENCY) }
     }
 
-    fn requests(&self) -> usize {
-        TASKS * self.files * REQUESTS_OF_A_FILE
-    }
-
-    /// Scores the files of every task, all at once over `storage`.
-    async fn score_at_once(&self, storage: &Storage) -> Duration {
+    /// Scores the file of a task, and gives what is written.
+    async fn score(&self, task: usize, storage: &Storage) -> Vec<u8> {
         let folder = tempdir().unwrap();
+        let input = format!("{}/{}.parquet", self.web.server.url(), task % DISTINCT);
+        let target = folder.path().join("scored.parquet");
+        let report = jobs::score(storage, &[input], None, target.to_str().unwrap(), 1).await.unwrap();
+        assert_eq!(report.sessions, SESSIONS as u64);
+        std::fs::read(target).unwrap()
+    }
+
+    /// Scores the files of all tasks at once over `storage`.
+    async fn score_at_once(self: &Arc<Self>, storage: &Storage) -> Duration {
         let started = Instant::now();
         let mut tasks = JoinSet::new();
         for task in 0..TASKS {
-            let (storage, inputs) = (storage.clone(), self.inputs_of(task));
-            let (target, sessions) = (folder.path().join(format!("{task}.parquet")), self.files * SESSIONS);
-            tasks.spawn(async move {
-                let report = jobs::score(&storage, &inputs, None, target.to_str().unwrap(), 1).await.unwrap();
-                assert_eq!(report.sessions, sessions as u64);
-                (task, std::fs::read(target).unwrap())
-            });
+            let (jobs, storage) = (Arc::clone(self), storage.clone());
+            tasks.spawn(async move { (task, jobs.score(task, &storage).await) });
         }
         let results = tasks.join_all().await;
         let elapsed = started.elapsed();
-        // Two tasks that have the same files have the same result.
+        // Two tasks that have the same file have the same result.
         for (task, result) in &results {
             let (_, same) = results.iter().find(|(other, _)| other % DISTINCT == task % DISTINCT).unwrap();
             assert!(result == same, "task {task}");
@@ -160,18 +164,16 @@ impl Jobs {
         elapsed
     }
 
-    /// The same jobs, fifteen at a time, each with clients of its own.
-    async fn score_separately(&self) -> Duration {
+    /// The same jobs, fifteen at a time, each with a connection of its own.
+    async fn score_separately(self: &Arc<Self>) -> Duration {
         let started = Instant::now();
         let mut workers = JoinSet::new();
         for worker in 0..PERMITS {
-            let inputs: Vec<_> = (worker..TASKS).step_by(PERMITS).map(|task| (task, self.inputs_of(task))).collect();
+            let jobs = Arc::clone(self);
             workers.spawn(async move {
-                let folder = tempdir().unwrap();
-                for (task, inputs) in inputs {
-                    let target = folder.path().join(format!("{task}.parquet"));
-                    let storage = storage(PoolOptions { size: 50, ..PoolOptions::default() });
-                    jobs::score(&storage, &inputs, None, target.to_str().unwrap(), 1).await.unwrap();
+                for task in (worker..TASKS).step_by(PERMITS) {
+                    let own = PoolOptions { size: 1, max_overflow: 0, ..PoolOptions::default() };
+                    jobs.score(task, &storage(own)).await;
                 }
             });
         }
@@ -180,45 +182,55 @@ impl Jobs {
     }
 }
 
-/// Has fifty jobs scored over one pool, until they take no longer by a tenth than `limit` says of what the same jobs took without
-/// a pool and of what fifteen connections need for their requests.
-async fn fifty_scoring_jobs(files: usize, limit: impl Fn(Duration, Duration) -> Duration) {
-    let (pooled, unpooled) = (Jobs::start(files), Jobs::start(files));
+/// The rows of a Parquet file in row groups of `rows`.
+fn in_row_groups(file: Vec<u8>, rows: usize) -> Vec<u8> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file)).unwrap();
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(rows))
+        .set_statistics_enabled(EnabledStatistics::None)
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(reader.schema()), Some(properties)).unwrap();
+    for batch in reader.build().unwrap() {
+        writer.write(&batch.unwrap()).unwrap();
+    }
+    writer.into_inner().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_scoring_jobs_share_fifteen_connections_and_keep_them_busy() {
+    let pooled = Arc::new(Jobs::start());
+    let separate = Arc::new(pooled.on_another_server());
     let storage = storage(PoolOptions::default());
-    let latency = latency_of_one_client(&unpooled.web.server.url()).await;
-    let ideal = latency * pooled.requests() as u32 / PERMITS as u32;
-    let (took, separate) = best_of_rounds(
-        || pooled.score_at_once(&storage),
-        || unpooled.score_separately(),
-        |took, separate| took.mul_f64(SHARE) <= limit(separate, ideal),
-    )
-    .await;
-    let (status, server) = (&storage.status()[0], &pooled.web.server);
-    println!(
-        "{took:?} over {} connections, {} at once: {:.3} of the ideal at {latency:?} an answer; each with its own clients \
-         {separate:?}; {:?}",
-        server.accepted(),
-        server.most_open(),
-        ideal.as_secs_f64() / took.as_secs_f64(),
-        status.requests
-    );
+    let latency = latency_of_one_client(&separate.web.server.url()).await;
+    let requests = || storage.status().iter().flat_map(|pool| &pool.requests).map(|(_, made)| *made).sum::<u64>();
+    let mut best_share = 0.0_f64;
+    for _ in 0..10 {
+        let before = requests();
+        let took = pooled.score_at_once(&storage).await;
+        let made = requests() - before;
+        // As many at a time as there are permits, each for as long as one answer takes.
+        let ideal = latency * made as u32 / PERMITS as u32;
+        let separately = separate.score_separately().await;
+        let share = ideal.as_secs_f64() / took.as_secs_f64();
+        println!(
+            "{took:?} for {made} requests over {} connections: {share:.3} of the ideal at {latency:?} an answer; with a \
+             connection for each {separately:?}",
+            pooled.web.server.most_open()
+        );
+        // Without optimisation the work takes longer than the requests.
+        let share =
+            if cfg!(debug_assertions) { share.max(separately.as_secs_f64() / took.as_secs_f64()) } else { share };
+        best_share = best_share.max(share);
+        if best_share >= SHARE {
+            break;
+        }
+    }
+    let status = &storage.status()[0];
     assert_eq!((status.timeouts, status.retries, status.checked_out), (0, 0, 0));
-    assert!(server.most_open() <= PERMITS, "{} connections were open at once", server.most_open());
-    let made: u64 = status.requests.iter().map(|(_, made)| made).sum();
-    assert_eq!(made % pooled.requests() as u64, 0, "the requests of some rounds");
-    let limit = limit(separate, ideal);
-    assert!(took.mul_f64(SHARE) <= limit, "{took:?} instead of {limit:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_scoring_jobs_share_fifteen_connections_and_lose_no_time_by_it() {
-    fifty_scoring_jobs(2, |separate, _| separate).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_scoring_jobs_keep_fifteen_connections_busy() {
-    // Without optimisation the work takes longer than the requests.
-    fifty_scoring_jobs(4, |separate, ideal| if cfg!(debug_assertions) { separate.max(ideal) } else { ideal }).await;
+    assert!(status.waits > 0);
+    let most_open = pooled.web.server.most_open();
+    assert!(most_open <= PERMITS, "{most_open} connections were open at once");
+    assert!(best_share >= SHARE, "{best_share:.3} of the ideal");
 }
 
 /// A file in which each thousand bytes are alike.

@@ -42,7 +42,7 @@ async fn scoring_over_http_with_latency_takes_little_longer_than_from_disk() {
     web.put("/sessions.parquet", std::fs::read(&file).unwrap());
     let (from_disk, over_http) = (folder.path().join("disk.parquet"), folder.path().join("http.parquet"));
     let (mut disk, mut http) = (Duration::MAX, Duration::MAX);
-    for _ in 0..6 {
+    for _ in 0..10 {
         disk = disk.min(timed(file.to_str().unwrap(), &from_disk).await);
         http = http.min(timed(&format!("{}/sessions.parquet", web.server.url()), &over_http).await);
         assert!(std::fs::read(&from_disk).unwrap() == std::fs::read(&over_http).unwrap());

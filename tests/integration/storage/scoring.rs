@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use normstream::storage::{Storage, StorageOptions};
+use normstream::storage::{PoolOptions, Storage, StorageOptions};
 use tempfile::{TempDir, tempdir};
 
 use crate::support::azure_server::AzureServer;
@@ -66,6 +66,11 @@ async fn same_as_local(local: &Local, url: &str, settings: Vec<(&str, String)>) 
     let stats = local.run(&["score", &sessions, "--norms", &norms, "--to", &target, "--stats", "-"]);
     let results = storage.open(&target).unwrap().read().await.unwrap();
     assert!(results == local.results, "the results are not those of a local run");
+    let named: Vec<String> = (1..=3).map(|file| format!("{url}/in/{file}.parquet")).collect();
+    let mut arguments = vec!["score", "--norms", &norms, "--overwrite", "--to", "named.parquet"];
+    arguments.extend(named.iter().map(String::as_str));
+    local.run(&arguments);
+    assert!(std::fs::read(local.folder.path().join("named.parquet")).unwrap() == local.results);
     let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
     let pool = &stats["storage"][0];
     assert_eq!(stats["storage"].as_array().unwrap().len(), 1, "one client for sessions, norms and results: {stats}");
@@ -102,6 +107,23 @@ fn scoring_from_a_web_server_gives_the_bytes_of_a_local_run() {
     arguments.extend(inputs.iter().map(String::as_str));
     local.run(&arguments);
     assert!(std::fs::read(local.folder.path().join("web.parquet")).unwrap() == local.results);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_file_is_found_and_read_with_one_request() {
+    let folder = tempdir().unwrap();
+    let web = StaticFiles::start(Duration::ZERO);
+    let inputs: Vec<String> = (0..3).map(|file| format!("{}/{file}.parquet", web.server.url())).collect();
+    for (file, input) in inputs.iter().enumerate() {
+        let content = jobs::generated_sessions(&folder.path().join(format!("{file}.parquet")), 500, file);
+        web.put(input.strip_prefix(&web.server.url()).unwrap(), content);
+    }
+    // One at a time, so that nothing is read ahead.
+    let pool = PoolOptions { size: 1, max_overflow: 0, pre_ping: false, ..PoolOptions::default() };
+    let storage = Storage::new(StorageOptions { pool, ..StorageOptions::default() }, []).unwrap();
+    let target = folder.path().join("scored.parquet");
+    let report = jobs::score(&storage, &inputs, None, target.to_str().unwrap(), 2).await.unwrap();
+    assert_eq!((report.sessions, web.server.requests()), (1500, 3));
 }
 
 fn put_all(web: &StaticFiles, folder: &Path, files: &[&str]) {

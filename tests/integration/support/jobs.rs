@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use normstream::engine::{EngineOptions, InputOptions, Scoring, SessionInput, Source, discover, session_context};
+use normstream::engine::{
+    EngineOptions, InputOptions, Reading, Scoring, SessionInput, Source, discover, session_context,
+};
 use normstream::error::Error;
 use normstream::instrument::Instrument;
 use normstream::norms::{Chain, ImportOptions, NormStore, NormStoreOptions, open_norms};
@@ -29,7 +31,7 @@ pub async fn score(
     let norms = Arc::new(NormStore::new(sources, instrument.raw_ranges(), NormStoreOptions::default()));
     let engine = EngineOptions { threads, ..EngineOptions::default() };
     let context = session_context(engine, storage, norms).map_err(normstream::engine::EngineError::from)?;
-    let found = discover(storage, inputs, None).await?;
+    let found = discover(storage, inputs, None, Reading::Everything).await?;
     let files: Vec<Source> = found.into_iter().map(Box::new).map(Source::File).collect();
     let chain = Chain::from_templates(instrument.chain.iter().map(String::as_str))?;
     let attributes = chain.attributes().into_iter().map(str::to_owned).collect();

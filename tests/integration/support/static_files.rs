@@ -42,6 +42,13 @@ impl StaticFiles {
         Self { server, files }
     }
 
+    /// The same files on another server.
+    pub fn on_another_server(&self, latency: Duration) -> Self {
+        let other = Self::start(latency);
+        other.files.lock().unwrap().clone_from(&self.files.lock().unwrap());
+        other
+    }
+
     /// Serves `content` under `path`, with a new ETag.
     pub fn put(&self, path: &str, content: impl Into<Vec<u8>>) {
         let mut files = self.files.lock().unwrap();

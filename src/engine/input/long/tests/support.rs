@@ -18,7 +18,7 @@ use rand_pcg::Pcg64Mcg;
 use tempfile::TempDir;
 
 use super::super::*;
-use crate::engine::{EngineOptions, InputPart, SessionInput, Source, Sources, discover, session_context};
+use crate::engine::{EngineOptions, InputPart, Reading, SessionInput, Source, Sources, discover, session_context};
 use crate::generate::{SessionGenerator, SessionOptions};
 use crate::model::result::documented_type;
 use crate::model::{FaultCode, Mode};
@@ -74,7 +74,7 @@ impl Input {
         let norms = NormStore::new(vec![], instrument.raw_ranges(), NormStoreOptions::default());
         let context = session_context(self.engine, &storage, Arc::new(norms)).unwrap();
         let found = async |names: &[String]| {
-            let found = discover(&storage, names, None).await.unwrap();
+            let found = discover(&storage, names, None, Reading::Everything).await.unwrap();
             found.into_iter().map(Box::new).map(Source::File).collect::<Vec<_>>()
         };
         let sources = Sources { sessions: found(&self.ranks).await, attributes: found(&self.attributes).await };
