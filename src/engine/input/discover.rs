@@ -87,7 +87,14 @@ impl Look<'_> {
             Some((meta, ahead)) => vec![(identify(&location, meta, self.format)?, ahead)],
             None => {
                 let found = self.find_files(&location).await?;
-                found.into_iter().map(|file| (file, Ahead::default())).collect()
+                let mut found: Vec<_> = found.into_iter().map(|file| (file, Ahead::default())).collect();
+                if let Some((file, ahead)) = found.first_mut()
+                    && self.reads_beginning_of(&location, file.format)
+                    && file.meta.size > TAIL
+                {
+                    *ahead = Ahead::beginning_of(&location.store, &file.meta.location);
+                }
+                found
             }
         };
         if found.is_empty() {
@@ -96,18 +103,23 @@ impl Look<'_> {
         Ok(found)
     }
 
+    /// Whether it is worth while to fetch how the first file begins before its footer is here.
+    fn reads_beginning_of(&self, at: &Location, format: FileFormat) -> bool {
+        self.with_beginning && has_footer(at, format)
+    }
+
     /// The object at a location, if there is one.
     async fn find_object(&self, at: &Location) -> Result<Option<(ObjectMeta, Ahead)>, EngineError> {
         if !at.may_be_object() {
             return Ok(None);
         }
         let format = self.format.or_else(|| Some(format_of_name(at.path.filename()?)?.0));
-        let has_footer = at.scheme().is_remote() && format == Some(FileFormat::Parquet);
+        let with_footer = self.with_footer && format.is_some_and(|format| has_footer(at, format));
         let mut ahead = Ahead::default();
-        if has_footer && self.with_beginning {
+        if format.is_some_and(|format| self.reads_beginning_of(at, format)) {
             ahead = Ahead::beginning_of(&at.store, &at.path);
         }
-        let found = match has_footer && self.with_footer {
+        let found = match with_footer {
             true => at.head_with_tail(TAIL).await,
             false => at.head().await.map(|meta| (meta, Bytes::new())),
         };
@@ -153,6 +165,11 @@ impl Look<'_> {
         }
         Ok(found)
     }
+}
+
+/// Whether a file is read by ranges that its end tells, over a network.
+fn has_footer(at: &Location, format: FileFormat) -> bool {
+    at.scheme().is_remote() && format == FileFormat::Parquet
 }
 
 /// The live files of a folder that is a table, or that one has been begun in; `None` for any other folder.
