@@ -34,10 +34,10 @@ const MOST_VALUES: usize = 1 << 16;
 const MOST_BYTES: usize = 16 << 20;
 
 /// What the rows of a group need while they are loaded, in bytes.
-const ROWS_BYTES: usize = 16 << 10;
+const ROWS_BYTES: usize = 8 << 10;
 
 /// How many groups a worker loads together at most: so many that few of them lie in a row group alone.
-const MOST_LOADS: usize = 1_024;
+const MOST_LOADS: usize = 4_096;
 
 impl PercentilesStage {
     /// Percentiles by a norm chain, for sessions whose attributes are columns of `input`.
@@ -151,27 +151,28 @@ impl PercentilesWorker {
         }
     }
 
-    /// Loads the groups that are new, many together: their rows need at most a fourth of what the store may keep.
+    /// Loads the groups that are new, of all links and many together: their rows need at most a fourth of what the store may keep.
     async fn load_new_groups(&mut self) -> Result<()> {
         let at_once = (self.store.options().cache_bytes / (4 * ROWS_BYTES)).clamp(1, MOST_LOADS);
         let timer = self.load_time.timer();
-        for link in &mut self.links {
+        let mut new: Vec<(GroupToken, usize, usize)> = Vec::new();
+        for (number, link) in self.links.iter_mut().enumerate() {
             let (first, end) = (link.groups.len(), link.named(&self.attributes));
             link.groups.resize(end, None);
-            let mut new: Vec<(usize, GroupToken)> =
-                (first..end).filter_map(|group| Some((group, link.token(group, &self.attributes)?))).collect();
-            // Groups that are near each other in the order of names are near each other in a table.
-            new.sort_unstable_by(|(_, a), (_, b)| a.cmp(b));
-            let (places, tokens): (Vec<usize>, Vec<GroupToken>) = new.into_iter().unzip();
-            for (places, tokens) in places.chunks(at_once).zip(tokens.chunks(at_once)) {
-                let found = self.store.find_all(tokens).await;
-                let found = found.map_err(|error| DataFusionError::External(error.into()))?;
-                for (place, found) in places.iter().zip(found) {
-                    let Some(found) = found else { continue };
-                    self.bytes += found.norms.bytes();
-                    self.groups.add(1);
-                    link.groups[*place] = Some((found.id, Arc::clone(&found.norms)));
-                }
+            new.extend((first..end).filter_map(|group| Some((link.token(group, &self.attributes)?, number, group))));
+        }
+        // Groups that are near each other in the order of names are near each other in a table.
+        new.sort_unstable();
+        let (tokens, places): (Vec<GroupToken>, Vec<(usize, usize)>) =
+            new.into_iter().map(|(token, link, group)| (token, (link, group))).unzip();
+        for (places, tokens) in places.chunks(at_once).zip(tokens.chunks(at_once)) {
+            let found = self.store.find_all(tokens).await;
+            let found = found.map_err(|error| DataFusionError::External(error.into()))?;
+            for ((link, group), found) in places.iter().zip(found) {
+                let Some(found) = found else { continue };
+                self.bytes += found.norms.bytes();
+                self.groups.add(1);
+                self.links[*link].groups[*group] = Some((found.id, Arc::clone(&found.norms)));
             }
         }
         timer.done();

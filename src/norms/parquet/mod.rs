@@ -223,14 +223,15 @@ impl NormSource for ParquetNorms {
         let mut rows: HashMap<GroupName<'_>, GroupRows> = HashMap::with_capacity(names.len());
         while let Some(read) = reads.try_next().await? {
             for (name, read) in read {
-                rows.entry(name).or_default().append(read);
+                let taken = rows.entry(name).or_default().append(read);
+                taken.map_err(|reason| NormError::damaged(&self.location, name, reason))?;
             }
         }
-        let mut loaded = HashMap::with_capacity(names.len());
-        for (name, rows) in rows {
-            let damaged = |reason| NormError::damaged(&self.location, name, reason);
-            loaded.insert(name, rows.finish().map_err(damaged)?);
+        if names.len() == groups.len() {
+            return Ok(groups.iter().map(|name| rows.remove(name)?.finish()).collect());
         }
+        let loaded: HashMap<GroupName<'_>, Option<GroupNorms>> =
+            rows.into_iter().map(|(name, rows)| (name, rows.finish())).collect();
         Ok(groups.iter().map(|name| loaded.get(name).cloned().flatten()).collect())
     }
 
@@ -340,12 +341,8 @@ impl NormFile {
             if let Some(name) = columns.name(start)
                 && let Ok(place) = wanted.binary_search_by(|(known, _)| (*known).cmp(&name))
             {
-                for row in start..end {
-                    wanted[place]
-                        .1
-                        .push(&columns, row)
-                        .map_err(|reason| NormError::damaged(&self.location, name, reason))?;
-                }
+                let taken = wanted[place].1.extend(&columns, start..end);
+                taken.map_err(|reason| NormError::damaged(&self.location, name, reason))?;
             }
             start = end;
         }

@@ -1,5 +1,6 @@
 //! Decoded norm rows: typed columns of a batch, and the dense arrays made of one group's rows.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, RecordBatch, StringArray};
@@ -50,6 +51,15 @@ impl TextColumn {
         self.keys.is_valid(row).then(|| self.keys.value(row) as usize)
     }
 
+    /// The end of the rows from `start` on, and before `end`, that are known to hold the same.
+    fn end_of_run(&self, start: usize, end: usize) -> usize {
+        let key = self.key(start);
+        match self.keys.null_count() {
+            0 => start + self.keys.values()[start..end].iter().take_while(|next| Some(**next as usize) == key).count(),
+            _ => (start..end).find(|row| self.key(*row) != key).unwrap_or(end),
+        }
+    }
+
     /// The text of a row; `None` if it is null.
     pub(crate) fn value(&self, row: usize) -> Option<&str> {
         Some(self.values.value(self.key(row)?))
@@ -80,8 +90,17 @@ impl NormColumns {
 
     /// The end of the rows from `start` on that are known to have its group and version.
     pub(crate) fn end_of_name(&self, start: usize) -> usize {
-        let keys = |row| (self.group.key(row), self.version.key(row));
-        (start + 1..self.len()).find(|row| keys(*row) != keys(start)).unwrap_or(self.len())
+        self.version.end_of_run(start, self.group.end_of_run(start, self.len()))
+    }
+
+    /// The scale of rows that have the same, their raw scores, and their percentiles.
+    fn values_of(&self, rows: Range<usize>) -> Result<(Scale, &[i32], &[f64]), Damage> {
+        let (scale, ..) = self.values(rows.start)?;
+        let lacks = |array: &dyn Array| array.null_count() > 0 && rows.clone().any(|row| array.is_null(row));
+        if lacks(&self.raw) || lacks(&self.percentile) {
+            return Err(Damage::Null);
+        }
+        Ok((scale, &self.raw.values()[rows.clone()], &self.percentile.values()[rows]))
     }
 
     /// Scale, raw score and percentile of a row.
@@ -101,64 +120,105 @@ fn column(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRef, Ar
     if array.data_type() == to { Ok(Arc::clone(array)) } else { cast(array, to) }
 }
 
-/// The rows of one group in one version, collected in any order.
+/// The rows of one group in one version, collected in any order; in order of the raw scores it is quickest.
 #[derive(Debug, Default)]
 pub(crate) struct GroupRows {
-    scales: PerScale<Vec<(i32, f64)>>,
+    scales: PerScale<ScaleRows>,
+}
+
+/// The percentiles of one scale from its lowest raw score on; NaN where there was no row yet.
+#[derive(Debug, Default)]
+struct ScaleRows {
+    lowest: i32,
+    percentiles: Vec<f64>,
 }
 
 impl GroupRows {
-    /// Takes a row of the group.
-    pub(crate) fn push(&mut self, columns: &NormColumns, row: usize) -> Result<(), Damage> {
-        let (scale, raw, percentile) = columns.values(row)?;
-        if !(0.0..=100.0).contains(&percentile) {
-            return Err(Damage::Percentile { scale, raw, percentile });
+    /// Takes rows of the group.
+    pub(crate) fn extend(&mut self, columns: &NormColumns, rows: Range<usize>) -> Result<(), Damage> {
+        let mut start = rows.start;
+        while start < rows.end {
+            // Rows of one scale follow each other.
+            let end = columns.scale.end_of_run(start, rows.end);
+            let (scale, raws, percentiles) = columns.values_of(start..end)?;
+            if let Some(wrong) = percentiles.iter().position(|percentile| !(0.0..=100.0).contains(percentile)) {
+                return Err(Damage::Percentile { scale, raw: raws[wrong], percentile: percentiles[wrong] });
+            }
+            self.scales[scale].extend(scale, raws, percentiles)?;
+            start = end;
         }
-        self.scales[scale].push((raw, percentile));
         Ok(())
     }
 
     /// Takes the rows of the same group that were collected elsewhere.
-    pub(crate) fn append(&mut self, other: GroupRows) {
-        for (rows, more) in self.scales.0.iter_mut().zip(other.scales.0) {
-            match rows.is_empty() {
-                true => *rows = more,
-                false => rows.extend(more),
-            }
+    pub(crate) fn append(&mut self, other: GroupRows) -> Result<(), Damage> {
+        for (scale, rows) in Scale::ALL.into_iter().zip(other.scales.0) {
+            self.scales[scale].append(scale, rows)?;
         }
+        Ok(())
     }
 
     /// The dense arrays, or `None` when there was no row.
-    pub(crate) fn finish(mut self) -> Result<Option<GroupNorms>, Damage> {
-        if self.scales.0.iter().all(Vec::is_empty) {
-            return Ok(None);
+    pub(crate) fn finish(self) -> Option<GroupNorms> {
+        if self.scales.0.iter().all(|rows| rows.percentiles.is_empty()) {
+            return None;
         }
         let mut norms = GroupNorms::default();
-        for scale in Scale::ALL {
-            norms.scales[scale] = dense(scale, &mut self.scales[scale])?;
+        for (scale, rows) in Scale::ALL.into_iter().zip(self.scales.0) {
+            norms.scales[scale] = DenseNorms { lowest: rows.lowest, percentiles: rows.percentiles.into_boxed_slice() };
         }
-        Ok(Some(norms))
+        Some(norms)
     }
 }
 
-fn dense(scale: Scale, rows: &mut [(i32, f64)]) -> Result<DenseNorms, Damage> {
-    rows.sort_unstable_by_key(|(raw, _)| *raw);
-    let (Some(&(lowest, _)), Some(&(highest, _))) = (rows.first(), rows.last()) else {
-        return Ok(DenseNorms::default());
-    };
-    let span = i64::from(highest) - i64::from(lowest) + 1;
-    if span > MAX_SPAN {
-        return Err(Damage::Span { scale, lowest, highest });
-    }
-    let mut percentiles = vec![f64::NAN; span as usize].into_boxed_slice();
-    for (raw, percentile) in rows {
-        let slot = &mut percentiles[(*raw - lowest) as usize];
-        if !slot.is_nan() {
-            return Err(Damage::Duplicate { scale, raw: *raw });
+impl ScaleRows {
+    fn extend(&mut self, scale: Scale, raws: &[i32], percentiles: &[f64]) -> Result<(), Damage> {
+        let Some(&first) = raws.first() else { return Ok(()) };
+        let end = i64::from(self.lowest) + self.percentiles.len() as i64;
+        let follows = self.percentiles.is_empty() || i64::from(first) == end;
+        let consecutive = || raws.iter().enumerate().all(|(place, raw)| raw.wrapping_sub(first) == place as i32);
+        if follows && self.percentiles.len() + raws.len() <= MAX_SPAN as usize && consecutive() {
+            if self.percentiles.is_empty() {
+                self.lowest = first;
+            }
+            self.percentiles.extend_from_slice(percentiles);
+            return Ok(());
         }
-        *slot = *percentile;
+        raws.iter().zip(percentiles).try_for_each(|(raw, percentile)| self.put(scale, *raw, *percentile))
     }
-    Ok(DenseNorms { lowest, percentiles })
+
+    fn append(&mut self, scale: Scale, other: ScaleRows) -> Result<(), Damage> {
+        if self.percentiles.is_empty() {
+            *self = other;
+            return Ok(());
+        }
+        let rows = other.percentiles.iter().enumerate().filter(|(_, percentile)| !percentile.is_nan());
+        rows.into_iter().try_for_each(|(place, percentile)| self.put(scale, other.lowest + place as i32, *percentile))
+    }
+
+    fn put(&mut self, scale: Scale, raw: i32, percentile: f64) -> Result<(), Damage> {
+        if self.percentiles.is_empty() {
+            self.lowest = raw;
+        }
+        let place = i64::from(raw) - i64::from(self.lowest);
+        let length = self.percentiles.len() as i64;
+        if length.max(place + 1) - place.min(0) > MAX_SPAN {
+            let highest = (i64::from(self.lowest) + length - 1) as i32;
+            return Err(Damage::Span { scale, lowest: raw.min(self.lowest), highest: raw.max(highest) });
+        }
+        if place < 0 {
+            self.percentiles.splice(..0, std::iter::repeat_n(f64::NAN, -place as usize));
+            self.lowest = raw;
+        } else if place >= length {
+            self.percentiles.resize(place as usize + 1, f64::NAN);
+        }
+        let slot = &mut self.percentiles[place.max(0) as usize];
+        if !slot.is_nan() {
+            return Err(Damage::Duplicate { scale, raw });
+        }
+        *slot = percentile;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -190,9 +250,9 @@ mod tests {
         let (mut collected, columns) = (GroupRows::default(), batch(rows));
         let total = GroupName { group: "Total", version: "default" };
         for row in (0..columns.len()).filter(|row| columns.name(*row) == Some(total)) {
-            collected.push(&columns, row)?;
+            collected.extend(&columns, row..row + 1)?;
         }
-        collected.finish()
+        Ok(collected.finish())
     }
 
     #[test]
@@ -210,6 +270,28 @@ mod tests {
         assert_eq!(norms.scales[Scale::Acce].exact(-3), Some(5.5));
         assert_eq!(norms.scales[Scale::Lfi], DenseNorms::default());
         assert_eq!(group(&[("Other", "default", "CE", 12, 1.0)]), Ok(None));
+    }
+
+    #[test]
+    fn rows_in_any_order_are_the_same_arrays() {
+        let row = |scale, raw: i32| ("Total", "default", scale, raw, f64::from(raw));
+        let columns =
+            batch(&[row("CE", 12), row("CE", 13), row("RO", 15), row("CE", 17), row("CE", 16), row("CE", 11)]);
+        let (mut whole, mut elsewhere) = (GroupRows::default(), GroupRows::default());
+        whole.extend(&columns, 0..3).unwrap();
+        elsewhere.extend(&columns, 3..6).unwrap();
+        whole.append(elsewhere).unwrap();
+        let norms = whole.finish().unwrap();
+        let values = |scale| (norms.scales[scale].lowest, norms.scales[scale].percentiles.to_vec());
+        let (lowest, ce) = values(Scale::Ce);
+        assert_eq!((lowest, &ce[..3], &ce[5..]), (11, &[11.0, 12.0, 13.0][..], &[16.0, 17.0][..]));
+        assert!(ce[3].is_nan() && ce[4].is_nan());
+        assert_eq!(values(Scale::Ro), (15, vec![15.0]));
+
+        let (mut whole, mut twice) = (GroupRows::default(), GroupRows::default());
+        whole.extend(&columns, 0..2).unwrap();
+        twice.extend(&columns, 1..2).unwrap();
+        assert_eq!(whole.append(twice), Err(Damage::Duplicate { scale: Scale::Ce, raw: 13 }));
     }
 
     #[test]
