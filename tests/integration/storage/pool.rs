@@ -113,7 +113,7 @@ struct Jobs {
     web: StaticFiles,
 }
 
-const SESSIONS: usize = 8_000;
+const SESSIONS: usize = 16_000;
 /// So small that a job is many requests: its file is found, and of each row group columns and ranks are read.
 const ROW_GROUP_ROWS: usize = 500;
 /// Jobs with different files.
