@@ -34,11 +34,13 @@ impl ObjectReader {
     /// The footer as it is encoded in the file, without its length and magic number. One request, or two when it is longer than
     /// `tail`.
     pub(crate) async fn footer(&self, tail: u64) -> Result<Bytes> {
+        let too_few = || ParquetError::EOF(format!("{} bytes are too few for a Parquet file", self.size));
+        if self.size < FOOTER_SIZE as u64 {
+            return Err(too_few());
+        }
         let start = self.size.saturating_sub(tail);
         let tail = self.range(start..self.size).await?;
-        let Some(end) = tail.len().checked_sub(FOOTER_SIZE) else {
-            return Err(ParquetError::EOF(format!("{} bytes are too few for a Parquet file", self.size)));
-        };
+        let end = tail.len().checked_sub(FOOTER_SIZE).ok_or_else(too_few)?;
         let length = FooterTail::try_from(&tail[end..])?.metadata_length();
         match end.checked_sub(length) {
             Some(begin) => Ok(tail.slice(begin..end)),

@@ -11,7 +11,7 @@ use object_store::path::Path;
 use crate::engine::EngineError;
 use crate::engine::input::footer::TAIL;
 use crate::engine::input::format::{Compression, FileFormat, compression_of_name, format_of_name};
-use crate::storage::{Ahead, Location, Storage, StorageError};
+use crate::storage::{Ahead, Location, Scheme, Storage, StorageError};
 use crate::table::{BOOKKEEPING, DELTA_LOG, Table};
 
 /// A session file that was found: where it is, its size and ETag, and what it is.
@@ -86,7 +86,15 @@ impl Look<'_> {
         let found = match self.find_object(&location).await? {
             Some((meta, ahead)) => vec![(identify(&location, meta, self.format)?, ahead)],
             None => {
-                let found = self.find_files(&location).await?;
+                let found = match self.find_files(&location).await {
+                    // Few web servers list anything: there, what is no file is nothing.
+                    Err(EngineError::Storage(StorageError::Store { .. }))
+                        if location.scheme() == Scheme::Http && location.may_be_object() =>
+                    {
+                        Vec::new()
+                    }
+                    found => found?,
+                };
                 let mut found: Vec<_> = found.into_iter().map(|file| (file, Ahead::default())).collect();
                 if let Some((file, ahead)) = found.first_mut()
                     && self.reads_beginning_of(&location, file.format)

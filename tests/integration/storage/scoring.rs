@@ -126,6 +126,23 @@ async fn a_small_file_is_found_and_read_with_one_request() {
     assert_eq!((report.sessions, web.server.requests()), (1500, 3));
 }
 
+#[test]
+fn a_file_of_a_web_server_that_is_missing_or_empty_is_said_to_be() {
+    let folder = tempdir().unwrap();
+    let web = StaticFiles::start(Duration::ZERO);
+    web.put("/empty.parquet", "");
+    for (file, message) in
+        [("missing.parquet", "names no session file"), ("empty.parquet", "0 bytes are too few for a Parquet file")]
+    {
+        let url = format!("{}/{file}", web.server.url());
+        let output =
+            normstream().current_dir(folder.path()).args(["score", &url, "--to", "o.parquet"]).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains(message) && stderr.contains(&url) && stderr.lines().count() == 1, "{stderr}");
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+    }
+}
+
 fn put_all(web: &StaticFiles, folder: &Path, files: &[&str]) {
     for file in files {
         web.put(&format!("/{file}"), std::fs::read(folder.join(file)).unwrap());
