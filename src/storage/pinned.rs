@@ -91,10 +91,12 @@ impl Pinned {
 }
 
 impl Object {
-    /// The answer to a request, if that is for a range that was fetched ahead.
+    /// The answer to a request without conditions, if that is for a range that was fetched ahead.
     async fn answer(&self, options: &GetOptions) -> Option<GetResult> {
         let Some(GetRange::Bounded(range)) = &options.range else { return None };
-        if options.head || options.version.is_some() || range.end > self.meta.size {
+        let tags = options.if_match.is_some() || options.if_none_match.is_some() || options.version.is_some();
+        let times = options.if_modified_since.is_some() || options.if_unmodified_since.is_some();
+        if options.head || tags || times || range.end > self.meta.size {
             return None;
         }
         let bytes = self.ahead.get(range, &self.e_tag).await?;
