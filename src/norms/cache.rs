@@ -77,8 +77,8 @@ impl GroupCache {
                 self.keep(place, &held);
                 all[index] = Some(held);
             }
-            // Whoever waited for them was woken on this thread, and no other thread takes that over while this one is busy.
-            tokio::task::yield_now().await;
+            // The last task that a busy worker wakes is one that no other worker takes over. Let that be one with nothing to do.
+            tokio::spawn(std::future::ready(()));
         }
         let mut found = Vec::with_capacity(names.len());
         for (held, name) in all.into_iter().zip(names) {

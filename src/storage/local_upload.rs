@@ -1,4 +1,6 @@
 //! Writes a local file whole: a hidden temporary name in the same folder, fsync, rename, fsync of the folder.
+//!
+//! What is written goes to the disk while more of it is made, so that little is left for the fsync at the end.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
@@ -6,15 +8,22 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use tempfile::NamedTempFile;
+use tokio::task::JoinHandle;
 
 use crate::storage::{Location, Result, StorageError};
 
 /// Bytes gathered before the operating system is asked to write.
 const BUFFER: usize = 256 * 1024;
 
+/// Bytes that may be written before the disk is told to take them.
+const WRITE_BACK: usize = 8 << 20;
+
 /// A file that has only a temporary name yet. Dropping it removes it.
 pub(crate) struct LocalUpload {
     file: BufWriter<NamedTempFile>,
+    /// Bytes written since the last write-back began.
+    dirty: usize,
+    write_back: Option<JoinHandle<io::Result<()>>>,
     target: PathBuf,
     overwrite: bool,
 }
@@ -44,22 +53,46 @@ impl LocalUpload {
                 builder.permissions(Permissions::from_mode(0o666));
             }
             let file = BufWriter::with_capacity(BUFFER, builder.tempfile_in(folder)?);
-            Ok(Self { file, target, overwrite })
+            Ok(Self { file, dirty: 0, write_back: None, target, overwrite })
         })
         .await
     }
 
     /// Appends `bytes`. A failed or cancelled write takes the file with it.
     pub(crate) async fn write(mut self, at: &Location, bytes: Bytes) -> Result<Self> {
-        blocking(at, "write it", move || {
+        self.dirty += bytes.len();
+        let mut written = blocking(at, "write it", move || {
             self.file.write_all(&bytes)?;
             Ok(self)
         })
-        .await
+        .await?;
+        let is_idle = written.write_back.as_ref().is_none_or(JoinHandle::is_finished);
+        if written.dirty >= WRITE_BACK && is_idle {
+            written.written_back(at).await?;
+            written.begin_write_back(at)?;
+        }
+        Ok(written)
+    }
+
+    fn begin_write_back(&mut self, at: &Location) -> Result<()> {
+        let failed = |source| StorageError::Io { target: at.to_string(), operation: "write it", source };
+        let file = self.file.get_ref().as_file().try_clone().map_err(failed)?;
+        self.dirty = 0;
+        self.write_back = Some(tokio::task::spawn_blocking(move || file.sync_data()));
+        Ok(())
+    }
+
+    /// The end of the write-back that goes on, if any. Its error is told to nobody else: the fsync at the end would succeed.
+    async fn written_back(&mut self, at: &Location) -> Result<()> {
+        match self.write_back.take() {
+            Some(write_back) => ended(at, "write it", write_back.await),
+            None => Ok(()),
+        }
     }
 
     /// Gives the file its name, durably.
-    pub(crate) async fn commit(self, at: &Location) -> Result<()> {
+    pub(crate) async fn commit(mut self, at: &Location) -> Result<()> {
+        self.written_back(at).await?;
         let unknown = |reason: String| StorageError::OutcomeUnknown { target: at.to_string(), reason };
         let named = blocking(at, "finish it", move || {
             let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -86,7 +119,15 @@ async fn blocking<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
+    ended(at, operation, tokio::task::spawn_blocking(work).await)
+}
+
+fn ended<T>(
+    at: &Location,
+    operation: &'static str,
+    end: std::result::Result<io::Result<T>, tokio::task::JoinError>,
+) -> Result<T> {
+    match end {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(source)) if source.kind() == io::ErrorKind::AlreadyExists => {
             Err(StorageError::AlreadyExists { target: at.to_string() })

@@ -101,10 +101,13 @@ pub(super) fn cut_row_groups(row_groups: &[RowGroup], size: u64, limits: PartLim
 }
 
 /// Cuts a text file at even distances; a reader of a range takes the lines that begin in it.
+///
+/// The parts are alike, and as a rule a multiple of four, so that two or four threads end at the same time.
 pub(super) fn cut_lines(size: u64, limits: PartLimits) -> Vec<(u64, u64)> {
-    (0..size.div_ceil(limits.text_bytes))
-        .map(|part| (part * limits.text_bytes, size.min((part + 1) * limits.text_bytes)))
-        .collect()
+    let least = size.div_ceil(limits.text_bytes);
+    let parts = if least > 2 { least.next_multiple_of(4) } else { least };
+    let distance = size.div_ceil(parts.max(1)).max(1);
+    (0..size.div_ceil(distance)).map(|part| (part * distance, size.min((part + 1) * distance))).collect()
 }
 
 #[cfg(test)]
@@ -128,7 +131,9 @@ mod tests {
 
     #[test]
     fn text_is_cut_at_even_distances_to_its_end() {
-        assert_eq!(cut_lines(25, LIMITS), [(0, 10), (10, 20), (20, 25)]);
+        assert_eq!(cut_lines(25, LIMITS), [(0, 7), (7, 14), (14, 21), (21, 25)]);
+        assert_eq!(cut_lines(11, LIMITS), [(0, 6), (6, 11)]);
+        assert_eq!(cut_lines(10, LIMITS), [(0, 10)]);
         assert_eq!(cut_lines(0, LIMITS), []);
     }
 }
