@@ -60,7 +60,7 @@ impl FailureTable {
         failures: &Failures,
         name: &str,
     ) -> Result<DataFile, RunError> {
-        let plan = job.input.scan_as_it_is(part)?;
+        let plan = job.input.scan_as_it_is(&job.context, part)?;
         let mut batches = plan.execute(0, job.context.task_ctx())?;
         let mut encoder = PartEncoder::new(FileFormat::Parquet, &self.schema, &job.row_groups);
         let mut file = PartFile::begin(&self.table, name, &self.schema, job).await?;

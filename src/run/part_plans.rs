@@ -31,7 +31,7 @@ impl PartPlans {
             && columns == job.columns
             && job.input.are_scored_alike(&file, &part.file)
         {
-            return Ok(job.input.scan_instead(&plan, part, &needed)?);
+            return Ok(job.input.scan_instead(&job.context, &plan, part, &needed)?);
         }
         let mut wanted = job.columns.clone();
         wanted.extend(COUNTED.map(str::to_owned).into_iter().filter(|name| !job.columns.contains(name)));

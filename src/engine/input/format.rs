@@ -46,6 +46,19 @@ impl FileFormat {
     pub const fn is_text(self) -> bool {
         matches!(self, FileFormat::Csv | FileFormat::Ndjson)
     }
+
+    /// How many rows of so many columns are decoded at once at most.
+    ///
+    /// Lines are taken apart into cells first, and then each column collects its own from all of them: they should still be in the
+    /// processor's cache by then.
+    pub(super) fn rows_at_once(self, columns: usize) -> usize {
+        let cells = match self {
+            FileFormat::Csv => 350_000,
+            FileFormat::Ndjson => 100_000,
+            FileFormat::Parquet | FileFormat::Arrow => return usize::MAX,
+        };
+        (cells / columns.max(1)).max(1)
+    }
 }
 
 impl fmt::Display for FileFormat {

@@ -46,7 +46,7 @@ impl SessionInput {
             return long.scan(self, context, needed);
         }
         let columns = needed.iter().map(String::as_str);
-        let scan = scan_parts(std::slice::from_ref(part), &self.options.names, columns)?;
+        let scan = scan_parts(std::slice::from_ref(part), &self.options.names, columns, batch_size(context))?;
         self.canonical(context, &part.file, scan, needed)
     }
 
@@ -60,7 +60,7 @@ impl SessionInput {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         match &self.long {
             Some(long) => long.scan(self, context, needed),
-            None => self.canonical(context, &part.file, self.part_to_score(part, needed)?, needed),
+            None => self.canonical(context, &part.file, self.part_to_score(context, part, needed)?, needed),
         }
     }
 
@@ -73,14 +73,15 @@ impl SessionInput {
     /// alike](SessionInput::are_scored_alike).
     pub fn scan_instead(
         &self,
+        context: &SessionContext,
         plan: &Arc<dyn ExecutionPlan>,
         part: &InputPart,
         needed: &[String],
     ) -> Result<Arc<dyn ExecutionPlan>> {
         match plan.children().as_slice() {
-            [] => self.part_to_score(part, needed),
+            [] => self.part_to_score(context, part, needed),
             [input] => {
-                let input = self.scan_instead(input, part, needed)?;
+                let input = self.scan_instead(context, input, part, needed)?;
                 let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep);
                 Arc::clone(plan).replace_children(vec![input], options)
             }
@@ -89,13 +90,18 @@ impl SessionInput {
     }
 
     /// What reads a part for scoring, as its file has it.
-    fn part_to_score(&self, part: &InputPart, needed: &[String]) -> Result<Arc<dyn ExecutionPlan>> {
+    fn part_to_score(
+        &self,
+        context: &SessionContext,
+        part: &InputPart,
+        needed: &[String],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let ranks = self.byte_ranks(std::slice::from_ref(&part.file), needed);
         if ranks.is_empty() {
             let columns = needed.iter().map(String::as_str);
-            return scan_parts(std::slice::from_ref(part), &self.options.names, columns);
+            return scan_parts(std::slice::from_ref(part), &self.options.names, columns, batch_size(context));
         }
-        self.scan_with_byte_ranks(&[std::slice::from_ref(part)], ranks, needed)
+        self.scan_with_byte_ranks(context, &[std::slice::from_ref(part)], ranks, needed)
     }
 
     /// The plans that read all sessions for a query, one for each run of files that are alike: the columns of `needed` in its
@@ -135,7 +141,7 @@ impl SessionInput {
                 continue;
             }
             let groups: Vec<&[InputPart]> = parts.chunks(parts.len().div_ceil(partitions.max(1))).collect();
-            let scan = self.scan_with_byte_ranks(&groups, ranks, needed)?;
+            let scan = self.scan_with_byte_ranks(context, &groups, ranks, needed)?;
             plans.push(self.canonical(context, &alike[0], scan, needed)?);
         }
         Ok(plans)
@@ -151,13 +157,15 @@ impl SessionInput {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let parts: Vec<InputPart> = alike.iter().map(InputPart::whole).collect();
         let groups: Vec<&[InputPart]> = parts.chunks(parts.len().div_ceil(partitions.max(1))).collect();
-        let scan = scan_groups(&groups, &self.options.names, needed.iter().map(String::as_str))?;
+        let columns = needed.iter().map(String::as_str);
+        let scan = scan_groups(&groups, &self.options.names, columns, batch_size(context))?;
         self.canonical(context, &alike[0], scan, needed)
     }
 
     /// The plan that reads groups of parts of files that are alike, a partition for each, the columns `ranks` of the files as bytes.
     fn scan_with_byte_ranks(
         &self,
+        context: &SessionContext,
         groups: &[&[InputPart]],
         ranks: BTreeSet<&str>,
         needed: &[String],
@@ -167,7 +175,7 @@ impl SessionInput {
             return Err(DataFusionError::Internal("the ranks of a stream are read as a file's".to_owned()));
         };
         let others = needed.iter().map(String::as_str).filter(|name| !ranks.contains(names.in_file(name)));
-        let scan = scan_groups(groups, names, others)?;
+        let scan = scan_groups(groups, names, others, batch_size(context))?;
         let ranks = ranks.into_iter().map(str::to_owned).collect();
         Ok(Arc::new(RankScanExec::try_new(scan, ranks, parquet_readers(found))?))
     }
@@ -211,11 +219,11 @@ impl SessionInput {
 impl SessionInput {
     /// The plan that reads a part with all columns of its file, under the names and in the order that they have there. Rows
     /// are those of [`SessionInput::scan`], in the same order; not for the long layout, where a part has many files.
-    pub fn scan_as_it_is(&self, part: &InputPart) -> Result<Arc<dyn ExecutionPlan>> {
+    pub fn scan_as_it_is(&self, context: &SessionContext, part: &InputPart) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = &part.file.schema;
         let all: Vec<usize> = (0..schema.fields().len()).collect();
         match &part.file.source {
-            Source::File(found) => file_scan(found, schema, &[std::slice::from_ref(part)], all),
+            Source::File(found) => file_scan(found, schema, &[std::slice::from_ref(part)], all, batch_size(context)),
             Source::Stdin(_) => Err(DataFusionError::Configuration(
                 "standard input cannot be read a second time, as --failures-to needs: write it to a file first"
                     .to_owned(),
@@ -234,14 +242,21 @@ fn is_identity(exprs: &[ProjectionExpr], plan: &Arc<dyn ExecutionPlan>) -> bool 
     exprs.len() == schema.fields().len() && exprs.iter().zip(schema.fields()).enumerate().all(same)
 }
 
-/// The plan that reads parts of files that are alike: a partition for each, with those of the columns that the files have.
+/// The most rows of a batch in a session.
+pub(super) fn batch_size(context: &SessionContext) -> usize {
+    context.state_ref().read().config().batch_size()
+}
+
+/// The plan that reads parts of files that are alike: a partition for each, with those of the columns that the files have, in batches
+/// of at most `batch_size` rows.
 pub(super) fn scan_parts<'a>(
     parts: &[InputPart],
     names: &ColumnNames,
     columns: impl IntoIterator<Item = &'a str>,
+    batch_size: usize,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let groups: Vec<&[InputPart]> = parts.chunks(1).collect();
-    scan_groups(&groups, names, columns)
+    scan_groups(&groups, names, columns, batch_size)
 }
 
 /// The same with a partition for each group of parts, which are read one after the other.
@@ -249,6 +264,7 @@ pub(in crate::engine) fn scan_groups<'a>(
     groups: &[&[InputPart]],
     names: &ColumnNames,
     columns: impl IntoIterator<Item = &'a str>,
+    batch_size: usize,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let Some(InputPart { file, .. }) = groups.first().and_then(|parts| parts.first()) else {
         return Err(DataFusionError::Internal("a scan of no parts".to_owned()));
@@ -258,7 +274,7 @@ pub(in crate::engine) fn scan_groups<'a>(
     projection.sort_unstable();
     projection.dedup();
     match &file.source {
-        Source::File(found) => file_scan(found, &file.schema, groups, projection),
+        Source::File(found) => file_scan(found, &file.schema, groups, projection, batch_size),
         Source::Stdin(stdin) => stdin.scan(&file.schema, &projection),
     }
 }
@@ -336,6 +352,7 @@ fn file_scan(
     schema: &SchemaRef,
     groups: &[&[InputPart]],
     projection: Vec<usize>,
+    batch_size: usize,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let source: Arc<dyn FileSource> = match found.format {
         FileFormat::Parquet => {
@@ -372,6 +389,7 @@ fn file_scan(
         .with_file_compression_type(found.compression.into())
         .with_projection_indices(Some(projection))?
         .with_preserve_order(true)
+        .with_batch_size(Some(batch_size.min(found.format.rows_at_once(schema.fields().len()))))
         .build();
     Ok(DataSourceExec::from_data_source(config))
 }

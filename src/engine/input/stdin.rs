@@ -200,6 +200,7 @@ enum Decoder {
 impl Decoder {
     fn new(format: FileFormat, schema: &SchemaRef, batch_size: usize) -> Result<Decoder> {
         let schema = Arc::clone(schema);
+        let batch_size = batch_size.min(format.rows_at_once(schema.fields().len()));
         Ok(match format {
             FileFormat::Csv => {
                 let builder = arrow::csv::ReaderBuilder::new(schema).with_header(true).with_batch_size(batch_size);

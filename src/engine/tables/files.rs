@@ -144,7 +144,7 @@ impl TableProvider for FilesTable {
             let parts: Vec<InputPart> = alike.iter().map(InputPart::whole).collect();
             let groups: Vec<&[InputPart]> = parts.chunks(parts.len().div_ceil(partitions)).collect();
             let names = schema.fields().iter().map(|field| field.name().as_str());
-            let plan = scan_groups(&groups, &ColumnNames::default(), names)?;
+            let plan = scan_groups(&groups, &ColumnNames::default(), names, session.config().batch_size())?;
             as_columns_of(&schema, plan)
         };
         let mut plans = self.files.chunk_by(|a, b| a.is_read_like(b)).map(scan).collect::<Result<Vec<_>>>()?;
