@@ -78,7 +78,9 @@ impl GroupCache {
                 all[index] = Some(held);
             }
             // The last task that a busy worker wakes is one that no other worker takes over. Let that be one with nothing to do.
-            tokio::spawn(std::future::ready(()));
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(std::future::ready(()));
+            }
         }
         let mut found = Vec::with_capacity(names.len());
         for (held, name) in all.into_iter().zip(names) {
