@@ -34,7 +34,7 @@ pub struct NormStoreOptions {
 impl Default for NormStoreOptions {
     fn default() -> Self {
         NormStoreOptions {
-            chunk_rows: 100,
+            chunk_rows: 500,
             cache_entries: 5_000,
             cache_bytes: 64 << 20,
             allow_version_fallback: false,

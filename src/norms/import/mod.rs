@@ -93,7 +93,7 @@ impl ImportOptions {
             ranges,
             norm_version: None,
             lfi_unit: LfiUnit::default(),
-            chunk_rows: 100,
+            chunk_rows: 500,
             memory_limit: 64 << 20,
             max_faults: 10_000,
         }

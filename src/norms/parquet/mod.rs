@@ -50,10 +50,10 @@ const TAIL: u64 = 64 << 10;
 
 /// Page directories kept, in bytes: those of [`USUAL_DIRECTORIES`] row groups as import writes them.
 const DIRECTORY_BYTES: u64 = 2 << 20;
-const USUAL_DIRECTORIES: usize = 50;
+const USUAL_DIRECTORIES: usize = 150;
 
 /// The most chunks decoded at a time when many groups are loaded.
-const MOST_CHUNKS: usize = 64;
+const MOST_CHUNKS: usize = 8;
 
 /// The most row groups that one load reads at a time.
 const ROW_GROUPS_AT_ONCE: usize = 4;
