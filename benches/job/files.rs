@@ -10,6 +10,8 @@ const GROUPS: &str = "1400";
 const COUNTRIES: &str = "1372";
 /// The share of sessions with a fault.
 const BAD_FRACTION: &str = "0.01";
+/// The folder of norms.
+const NORMS: &str = "norms";
 
 /// Where files are, and how many sessions most of them hold.
 #[derive(Debug, Clone)]
@@ -27,6 +29,8 @@ impl Files {
         std::fs::create_dir_all(&folder).expect("a folder under the target folder");
         let program = folder.join("normstream");
         std::fs::copy(env!("CARGO_BIN_EXE_normstream"), &program).expect("the program is built");
+        // How norms are laid out is a part of the program: those that another build imported are none of its.
+        let _ = std::fs::remove_dir_all(folder.join(NORMS));
         Files { program, folder, rows }
     }
 
@@ -56,7 +60,7 @@ impl Files {
 
     /// A folder with one imported table of 1,400 groups.
     pub(crate) fn norms(&self) -> PathBuf {
-        let folder = self.folder.join("norms");
+        let folder = self.folder.join(NORMS);
         if !self.norm_table().exists() {
             eprintln!("generating {}", folder.display());
             let csv = self.folder.join("norms.csv");
@@ -71,7 +75,7 @@ impl Files {
 
     /// The table in that folder.
     pub(crate) fn norm_table(&self) -> PathBuf {
-        self.folder.join("norms/default.parquet")
+        self.folder.join(NORMS).join("default.parquet")
     }
 
     /// The scored sessions of the wide file, as the program writes them.

@@ -16,11 +16,12 @@
 //! one run, never figures of two runs. To compare two states of the code, build both and give the older program with
 //! `--program PATH`: it takes part in the same run under names that begin with `other:`.
 //!
-//! **What is measured.** Every case is a process of its own, run once unmeasured before, and its time is wall time from start to exit: the program opens its
-//! input and norms, and its output is on disk (`fsync`) before it ends. Stock DataFusion runs in a child of this bench with as
-//! many partitions as threads; what it writes is not synced. A peer's time is what its script reports:
-//! without the start of the interpreter and its imports. With `--cpu` a case's time is its CPU time divided by the threads: what it
-//! would take if no thread ever waited, which other work on the machine changes little. Memory is the greatest resident size that a process saw itself at.
+//! **What is measured.** Every case is a process of its own, run once unmeasured before, and its time is wall time from start to
+//! exit: the program opens its input and norms, and its output is on disk (`fsync`) before it ends. What others left unwritten is
+//! written before it begins. Stock DataFusion runs in a child of this bench with as many partitions as threads; what it writes is
+//! not synced. A peer's time is what its script reports: without the start of the interpreter and its imports. With `--cpu` a
+//! case's time is its CPU time divided by the threads: what it would take if no thread ever waited, which other work on the machine
+//! changes little. Memory is the greatest resident size that a process saw itself at.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 mod cases;
@@ -89,6 +90,7 @@ fn main() {
     for run in 1..=options.runs {
         for (case, series) in cases.iter().zip(&mut series).filter(|(case, _)| run <= case.most_runs) {
             eprintln!("run {run} of {}: {}", options.runs, case.name);
+            measure::settle();
             let figures = case.measure();
             series.add(if options.cpu { figures.by_cpu(options.threads) } else { figures });
         }

@@ -119,6 +119,12 @@ pub(crate) fn thousands(number: f64) -> String {
     text
 }
 
+/// Has the system write what earlier commands left to it, which the next one would wait for with its own.
+pub(crate) fn settle() {
+    // Where there is no such command, figures of what is written are less steady.
+    let _ = Command::new("sync").status();
+}
+
 /// Runs a command to its end, its standard output thrown away, and times it.
 pub(crate) fn run(command: &mut Command) -> Figures {
     let (started, before) = (Instant::now(), CpuTime::now());

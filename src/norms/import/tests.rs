@@ -341,7 +341,10 @@ async fn a_table_larger_than_the_memory_is_sorted_through_the_disk() {
         }
     }
     let file = workspace.file("rows.csv", &text);
-    let report = workspace.import(&[&file], ImportOptions { memory_limit: 4 << 20, chunk_rows: 100, ..options() }).await.unwrap();
+    let report = workspace
+        .import(&[&file], ImportOptions { memory_limit: 4 << 20, chunk_rows: 100, ..options() })
+        .await
+        .unwrap();
     assert_eq!((report.rows(), report.tables[0].groups), (rows, 400));
     let norms = workspace.open().await;
     let validated = validate(&norms, &ranges, 10).await.unwrap();
