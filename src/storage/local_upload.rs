@@ -16,7 +16,7 @@ use crate::storage::{Location, Result, StorageError};
 const BUFFER: usize = 256 * 1024;
 
 /// Bytes that may be written before the disk is told to take them.
-const WRITE_BACK: usize = 8 << 20;
+const WRITE_BACK: usize = 4 << 20;
 
 /// A file that has only a temporary name yet. Dropping it removes it.
 pub(crate) struct LocalUpload {
