@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -209,6 +209,32 @@ async fn sixty_four_tasks_that_want_one_group_load_it_once() {
     let stats = store.stats();
     assert_eq!((source.loads(), stats.loads, stats.misses, stats.hits), (1, 1, 1, 63));
     assert_eq!(stats.hit_rate, 63.0 / 64.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_for_a_group_goes_on_while_the_task_that_loaded_it_is_busy() {
+    let source = MemorySource { delay: Duration::from_millis(50), ..MemorySource::default() };
+    let store = store(source.with("A", DEFAULT_VERSION, &[(Scale::Ce, 12, 10.0)]));
+    let went_on = Arc::new(AtomicBool::new(false));
+    let loading = tokio::spawn({
+        let (store, went_on) = (Arc::clone(&store), Arc::clone(&went_on));
+        async move {
+            store.find_all(&tokens(&["A"])).await.unwrap();
+            // As scoring does: it keeps its thread.
+            let started = Instant::now();
+            while !went_on.load(Ordering::SeqCst) && started.elapsed() < Duration::from_secs(5) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            went_on.load(Ordering::SeqCst)
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let waiting = tokio::spawn(async move {
+        store.find_all(&tokens(&["A"])).await.unwrap();
+        went_on.store(true, Ordering::SeqCst);
+    });
+    assert!(loading.await.unwrap(), "it waited for the thread of the other");
+    waiting.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

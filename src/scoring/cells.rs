@@ -95,3 +95,43 @@ pub(crate) fn is_missing(cell: &ArrayRef) -> Result<bool, ScoringError> {
             _ => false,
         })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use arrow::array::Float64Array;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes(column: impl Array + 'static) -> Vec<u8> {
+        bytes_of(&(Arc::new(column) as ArrayRef)).unwrap().into_owned()
+    }
+
+    #[test]
+    fn a_text_of_one_character_is_a_number_exactly_if_it_is_a_digit() {
+        assert_eq!(bytes(StringArray::from(vec!["0", "4", "9", "x", " ", "-"])), [0, 4, 9, 255, 255, 255]);
+        assert_eq!(bytes(StringArray::from(vec!["1", "2", "3"]).slice(1, 2)), [2, 3]);
+        assert_eq!(bytes(StringArray::from(Vec::<&str>::new())), [0; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn texts_are_the_same_numbers_one_by_one_and_together(
+            texts in prop::collection::vec(prop::option::of("[0-9]|[ x0-9.-]{0,3}"), 0..20),
+        ) {
+            let one_by_one: Vec<u8> = texts.iter().map(|text| number(text.as_deref())).collect();
+            prop_assert_eq!(bytes(StringArray::from(texts)), one_by_one);
+        }
+
+        #[test]
+        fn a_float_is_a_number_exactly_if_it_is_one_of_a_byte(
+            value in prop_oneof![(-300..300_i32).prop_map(f64::from), -2.0..8.0_f64, any::<f64>()],
+        ) {
+            let expected = if (0.0..=255.0).contains(&value) && value.fract() == 0.0 { value as u8 } else { NO_NUMBER };
+            prop_assert_eq!(bytes(Float64Array::from(vec![value])), [expected]);
+        }
+    }
+}
