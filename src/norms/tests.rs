@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -212,29 +212,26 @@ async fn sixty_four_tasks_that_want_one_group_load_it_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_waits_for_a_group_goes_on_while_the_task_that_loaded_it_is_busy() {
+async fn two_tasks_that_waited_for_one_group_go_on_at_the_same_time() {
     let source = MemorySource { delay: Duration::from_millis(50), ..MemorySource::default() };
     let store = store(source.with("A", DEFAULT_VERSION, &[(Scale::Ce, 12, 10.0)]));
-    let went_on = Arc::new(AtomicBool::new(false));
-    let loading = tokio::spawn({
+    let went_on = Arc::new(AtomicUsize::new(0));
+    let tasks = (0..2).map(|_| {
         let (store, went_on) = (Arc::clone(&store), Arc::clone(&went_on));
-        async move {
+        tokio::spawn(async move {
             store.find_all(&tokens(&["A"])).await.unwrap();
+            went_on.fetch_add(1, Ordering::SeqCst);
             // As scoring does: it keeps its thread.
             let started = Instant::now();
-            while !went_on.load(Ordering::SeqCst) && started.elapsed() < Duration::from_secs(5) {
+            while went_on.load(Ordering::SeqCst) < 2 && started.elapsed() < Duration::from_secs(5) {
                 std::thread::sleep(Duration::from_millis(1));
             }
             went_on.load(Ordering::SeqCst)
-        }
+        })
     });
-    tokio::time::sleep(Duration::from_millis(10)).await;
-    let waiting = tokio::spawn(async move {
-        store.find_all(&tokens(&["A"])).await.unwrap();
-        went_on.store(true, Ordering::SeqCst);
-    });
-    assert!(loading.await.unwrap(), "it waited for the thread of the other");
-    waiting.await.unwrap();
+    for task in join_all(tasks).await {
+        assert_eq!(task.unwrap(), 2, "one of them had to wait for the thread of the other");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
