@@ -16,6 +16,9 @@ use crate::norms::source::{GroupName, NormSource, hex};
 use crate::norms::stats::{Counters, NormStats};
 use crate::norms::token::{GroupToken, provenance};
 
+/// Rows of a page of norms unless it is set: about as many as a group has, so that one is in a page or two.
+pub(crate) const CHUNK_ROWS: usize = 500;
+
 /// How a [`NormStore`] looks norms up and how much it keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NormStoreOptions {
@@ -34,7 +37,7 @@ pub struct NormStoreOptions {
 impl Default for NormStoreOptions {
     fn default() -> Self {
         NormStoreOptions {
-            chunk_rows: 500,
+            chunk_rows: CHUNK_ROWS,
             cache_entries: 5_000,
             cache_bytes: 64 << 20,
             allow_version_fallback: false,

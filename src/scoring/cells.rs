@@ -62,8 +62,8 @@ fn whole(value: f64) -> u8 {
 fn numbers(texts: &StringArray) -> Vec<u8> {
     let offsets = texts.value_offsets();
     let first = offsets[0];
-    let is_other = offsets.iter().zip(first..).fold(0, |differs, (&offset, expected)| differs | (offset ^ expected));
-    if is_other != 0 {
+    let differ = offsets.iter().zip(first..).fold(0, |differ, (&offset, expected)| differ | (offset ^ expected));
+    if differ != 0 {
         return texts.iter().map(number).collect();
     }
     // One character each, as nearly all ranks are.

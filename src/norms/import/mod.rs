@@ -30,6 +30,7 @@ pub use validate::{ValidatedTable, validate};
 use crate::model::norm::RawRange;
 use crate::model::{PerScale, Scale};
 use crate::norms::error::NormError;
+use crate::norms::store::CHUNK_ROWS;
 use crate::storage::{Location, Storage, StorageError};
 use fault::FaultLog;
 use input::{ImportInput, InputRows};
@@ -93,7 +94,7 @@ impl ImportOptions {
             ranges,
             norm_version: None,
             lfi_unit: LfiUnit::default(),
-            chunk_rows: 500,
+            chunk_rows: CHUNK_ROWS,
             memory_limit: 64 << 20,
             max_faults: 10_000,
         }
