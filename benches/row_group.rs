@@ -227,7 +227,7 @@ pub fn write(column: &Column, options: &RowGroupOptions) -> Result<usize, Box<dy
         }
         file.append(encoder.finish()?)?;
     }
-    Ok(file.finish()?.0.len())
+    Ok(file.finish()?.len())
 }
 
 pub fn write_stock(column: &Column, options: &RowGroupOptions) -> Result<usize, Box<dyn std::error::Error>> {

@@ -12,6 +12,7 @@
 
 mod assemble;
 mod attributes;
+mod encoded_footer;
 mod norm_lookup;
 mod own_memory;
 mod percentiles;
@@ -24,6 +25,7 @@ mod session_chain;
 mod stage_exec;
 
 pub use assemble::{AssembleExec, RANK_SHEET, RankColumns, SheetShape, UnfoldStage};
+pub(crate) use encoded_footer::{EncodedFooter, RowGroupCodec};
 pub use norm_lookup::NormContext;
 pub use own_memory::OwnMemoryExec;
 pub use percentiles::PercentilesStage;

@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use futures::StreamExt;
+use parquet::file::metadata::RowGroupMetaData;
 
 use crate::engine::{FileFormat, InputPart, Source};
 use crate::model::result::documented_type;
@@ -149,6 +150,7 @@ pub(super) struct PartFile {
     published: Location,
     upload: Option<Upload>,
     parquet: ParquetFile<Buffer>,
+    row_groups: Vec<RowGroupMetaData>,
     buffer: Buffer,
     rows: u64,
     size: u64,
@@ -171,7 +173,7 @@ impl PartFile {
             true => None,
             false => Some(table.storage().upload(&at, true).await?),
         };
-        let mut file = PartFile { at, published, upload, parquet, buffer, rows: 0, size: 0 };
+        let mut file = PartFile { at, published, upload, parquet, row_groups: Vec::new(), buffer, rows: 0, size: 0 };
         file.send().await?;
         Ok(file)
     }
@@ -181,7 +183,7 @@ impl PartFile {
         match encoded {
             Encoded::RowGroup(row_group) => {
                 self.buffer.reserve(row_group.bytes());
-                self.parquet.append(row_group)?;
+                self.row_groups.extend(self.parquet.append(row_group)?);
             }
             Encoded::Text(..) | Encoded::Batch(_) => unreachable!("a table's files are Parquet"),
         }
@@ -199,9 +201,9 @@ impl PartFile {
 
     /// Completes the file, durably.
     pub(super) async fn finish(self, schema: &Schema, name: &str) -> Result<DataFile, RunError> {
-        let PartFile { at, published, upload, parquet, buffer, rows, size } = self;
-        let (_, footer) = parquet.finish()?;
-        let statistics = Some(statistics(schema, &footer));
+        let PartFile { at, published, upload, parquet, row_groups, buffer, rows, size } = self;
+        let statistics = Some(statistics(schema, parquet.schema_descr(), &row_groups));
+        parquet.finish()?;
         let tail = buffer.take();
         let size = size + tail.len() as u64;
         let doubt = match upload {

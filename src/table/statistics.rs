@@ -2,8 +2,9 @@
 
 use arrow::datatypes::{DataType, Schema};
 use chrono::DateTime;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
+use parquet::schema::types::SchemaDescriptor;
 use serde_json::{Map, Value, json};
 
 /// Days from 0001-01-01 to 1970-01-01, as `chrono` counts them.
@@ -12,14 +13,13 @@ const EPOCH_DAYS: i32 = 719_163;
 /// `numRecords`, `minValues`, `maxValues` and `nullCount` of a file with the columns of `schema`, as Delta has them, in JSON.
 ///
 /// Columns of lists and of floats have no bounds: Parquet leaves NaN out of them, and readers of Delta do not.
-pub fn statistics(schema: &Schema, footer: &ParquetMetaData) -> String {
+pub fn statistics(schema: &Schema, descriptor: &SchemaDescriptor, row_groups: &[RowGroupMetaData]) -> String {
     let (mut least, mut greatest, mut nulls) = (Map::new(), Map::new(), Map::new());
-    let descriptor = footer.file_metadata().schema_descr();
     for leaf in 0..descriptor.num_columns() {
         let column = descriptor.column(leaf);
         let path = column.path().parts();
         let (1, Ok(field)) = (path.len(), schema.field_with_name(&path[0])) else { continue };
-        let chunks = footer.row_groups().iter().map(|group| {
+        let chunks = row_groups.iter().map(|group| {
             let chunk = group.column(leaf);
             Some((chunk.statistics()?, chunk.num_values()))
         });
@@ -35,7 +35,7 @@ pub fn statistics(schema: &Schema, footer: &ParquetMetaData) -> String {
         }
     }
     let statistics = json!({
-        "numRecords": footer.file_metadata().num_rows(),
+        "numRecords": row_groups.iter().map(RowGroupMetaData::num_rows).sum::<i64>(),
         "minValues": least,
         "maxValues": greatest,
         "nullCount": nulls,

@@ -22,16 +22,14 @@ use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::errors::Result;
-use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::{
-    FileMetaData, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataOptions, ParquetMetaDataReader,
-    ParquetMetaDataWriter, ParquetStatisticsPolicy, RowGroupMetaData,
+    ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy, RowGroupMetaData,
 };
-use parquet::schema::types::SchemaDescPtr;
+use parquet::schema::types::{SchemaDescPtr, SchemaDescriptor};
 
 use crate::engine::input::discover::FoundFile;
 use crate::engine::input::part::{PartLimits, RowGroup, RowGroups, cut_row_groups};
-use crate::operators::is_byte_column;
+use crate::operators::{EncodedFooter, RowGroupCodec, is_byte_column};
 use crate::storage::ObjectReader;
 
 /// The footer of a million sessions has fewer bytes, statistics and all.
@@ -58,11 +56,13 @@ pub(super) struct ParquetPart {
     pub(super) footer: PartFooter,
 }
 
-/// The footer of a part, encoded.
+/// The footer of a part: its row groups, encoded one after the other.
 #[derive(Clone)]
 pub(super) struct PartFooter {
-    schema: SchemaDescPtr,
-    encoded: Bytes,
+    codec: Arc<RowGroupCodec>,
+    rows: u64,
+    count: usize,
+    row_groups: Bytes,
 }
 
 impl FileFooter {
@@ -72,60 +72,63 @@ impl FileFooter {
     }
 
     /// Reads a file's footer: one request, or two if it is long.
+    ///
+    /// Memory: the footer as it is stored until it is read, one decoded row group, and what the parts keep.
     pub(super) async fn read(found: &FoundFile, limits: PartLimits) -> Result<FileFooter> {
         let encoded = ObjectReader::new(&found.location.store, &found.meta).footer(TAIL).await?;
-        let options = ParquetMetaDataOptions::new()
-            .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
-            .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
-            .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
-        let metadata = ParquetMetaDataReader::decode_metadata_with_options(&encoded, Some(&options))?;
+        let footer = EncodedFooter::cut(&encoded)?;
+        let metadata = decode(&footer.with(0, 0, &[]), None)?;
         let file = metadata.file_metadata();
         let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
-        let row_groups: Vec<RowGroup> = metadata.row_groups().iter().map(row_group).collect();
+        let codec = Arc::new(RowGroupCodec::new(file.schema_descr_ptr())?);
+        let mut are_bytes = vec![true; file.schema_descr().num_columns()];
+        let (mut row_groups, mut encoded) = (Vec::new(), Vec::new());
+        for row_group in footer.row_groups() {
+            let metadata = decode(&footer.with(0, 1, row_group), Some(codec.schema()))?;
+            for (leaf, are_bytes) in are_bytes.iter_mut().enumerate() {
+                *are_bytes &= is_byte_column(&metadata, leaf);
+            }
+            row_groups.extend(metadata.row_groups().iter().map(place));
+            encoded.push(codec.encode(metadata.into_builder().take_row_groups())?);
+        }
         let part = |RowGroups { indexes, range, rows }: RowGroups| {
-            let footer = PartFooter::encode(file, &metadata.row_groups()[indexes])?;
-            Ok(ParquetPart { range, rows, footer })
+            let (count, row_groups) = (indexes.len(), encoded[indexes].concat().into());
+            ParquetPart { range, rows, footer: PartFooter { codec: Arc::clone(&codec), rows, count, row_groups } }
         };
-        let parts = cut_row_groups(&row_groups, found.meta.size, limits);
-        let parts = parts.into_iter().map(part).collect::<Result<_>>()?;
-        let byte_columns = byte_columns(&schema, &metadata);
-        Ok(FileFooter { schema: Arc::new(schema), parts, byte_columns })
+        let parts = cut_row_groups(&row_groups, found.meta.size, limits).into_iter().map(part).collect();
+        Ok(FileFooter {
+            byte_columns: byte_columns(&schema, codec.schema(), &are_bytes),
+            schema: Arc::new(schema),
+            parts,
+        })
     }
 }
 
-fn byte_columns(schema: &Schema, metadata: &ParquetMetaData) -> HashSet<String> {
-    let parquet = metadata.file_metadata().schema_descr();
-    let leaves = (0..parquet.num_columns()).filter(|leaf| is_byte_column(metadata, *leaf));
+/// Decodes a footer without what no scan asks for.
+fn decode(encoded: &[u8], schema: Option<&SchemaDescPtr>) -> Result<ParquetMetaData> {
+    let mut options = ParquetMetaDataOptions::new()
+        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
+    if let Some(schema) = schema {
+        options = options.with_schema(Arc::clone(schema));
+    }
+    ParquetMetaDataReader::decode_metadata_with_options(encoded, Some(&options))
+}
+
+fn byte_columns(schema: &Schema, parquet: &SchemaDescriptor, are_bytes: &[bool]) -> HashSet<String> {
+    let leaves = (0..parquet.num_columns()).filter(|leaf| are_bytes[*leaf]);
     let names = leaves.map(|leaf| parquet.column(leaf).name().to_owned());
     names.filter(|name| schema.field_with_name(name).is_ok_and(|field| field.data_type().is_integer())).collect()
 }
 
-fn row_group(group: &RowGroupMetaData) -> RowGroup {
+fn place(group: &RowGroupMetaData) -> RowGroup {
     RowGroup { start: group.columns().first().map_or(0, |column| column.byte_range().0), rows: group.num_rows() as u64 }
-}
-
-impl PartFooter {
-    fn encode(file: &FileMetaData, row_groups: &[RowGroupMetaData]) -> Result<PartFooter> {
-        let rows = row_groups.iter().map(RowGroupMetaData::num_rows).sum();
-        let schema = file.schema_descr_ptr();
-        let orders = file.column_orders().cloned();
-        let file = FileMetaData::new(file.version(), rows, None, None, Arc::clone(&schema), orders);
-        let part = ParquetMetaDataBuilder::new(file).set_row_groups(row_groups.to_vec()).build();
-        let mut encoded = Vec::new();
-        ParquetMetaDataWriter::new(&mut encoded, &part).with_write_path_in_schema(false).finish()?;
-        encoded.truncate(encoded.len().saturating_sub(FOOTER_SIZE));
-        Ok(PartFooter { schema, encoded: encoded.into() })
-    }
-
-    fn decode(&self) -> Result<ParquetMetaData> {
-        let options = ParquetMetaDataOptions::new().with_schema(Arc::clone(&self.schema));
-        ParquetMetaDataReader::decode_metadata_with_options(&self.encoded, Some(&options))
-    }
 }
 
 impl fmt::Debug for PartFooter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PartFooter").field("bytes", &self.encoded.len()).finish_non_exhaustive()
+        f.debug_struct("PartFooter").field("row_groups", &self.count).finish_non_exhaustive()
     }
 }
 
@@ -178,6 +181,10 @@ impl AsyncFileReader for PartReader {
         &'a mut self,
         _: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
-        async { self.footer.decode().map(Arc::new) }.boxed()
+        async {
+            let PartFooter { codec, rows, count, row_groups } = &self.footer;
+            codec.decode(*rows as i64, *count, row_groups).map(Arc::new)
+        }
+        .boxed()
     }
 }

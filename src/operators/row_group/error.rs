@@ -34,6 +34,9 @@ pub enum RowGroupError {
     /// A row group of another schema was appended to a file.
     #[error("a row group of {found} column chunks was appended to a file of {expected}; make both from one schema")]
     ForeignRowGroup { expected: usize, found: usize },
+    /// A file has so many row groups that Parquet cannot number them, or say of all of them what a footer says.
+    #[error("the file has more row groups than Parquet can hold; write larger row groups, or more files")]
+    TooManyRowGroups,
     /// The compressor refused its level or its input.
     #[error("a page could not be compressed")]
     Compress(#[source] io::Error),

@@ -1,43 +1,78 @@
-//! The Parquet file: row groups in order, then the footer.
+//! The Parquet file: row groups in order, then the page index and the footer.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use parquet::file::metadata::ParquetMetaData;
-use parquet::file::writer::SerializedFileWriter;
+use parquet::errors::Result as ParquetResult;
+use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaDataBuilder, RowGroupMetaData};
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
+use parquet::file::page_index::offset_index::OffsetIndexMetaData;
+use parquet::file::properties::WriterPropertiesPtr;
+use parquet::file::writer::{SerializedRowGroupWriter, TrackedWrite};
+use parquet::schema::types::SchemaDescriptor;
 
 use super::column::Encoded;
 use super::error::{Result, RowGroupError};
 use super::schema::FileSchema;
 use super::{EncodedRowGroup, RowGroupOptions};
+use crate::operators::{EncodedFooter, RowGroupCodec};
 
-/// A Parquet file of encoded row groups. Bytes go to `W` as row groups are appended; only the footer and the page index are
-/// held until [`finish`](Self::finish), some hundred bytes per column and page.
+const MAGIC: &[u8] = b"PAR1";
+
+/// A Parquet file of encoded row groups. Bytes go to `W` as row groups are appended.
+///
+/// Memory: what page index and footer will say is held encoded until [`finish`](Self::finish), some 150 bytes for each column of a
+/// row group. (The library's writer of files holds it decoded, which is a thousand bytes.)
 ///
 /// Dropped without `finish` it leaves a file without a footer, which no reader accepts.
 pub struct ParquetFile<W: Write + Send> {
-    writer: SerializedFileWriter<Slot<W>>,
+    sink: TrackedWrite<W>,
+    properties: WriterPropertiesPtr,
+    codec: RowGroupCodec,
+    rows: i64,
+    /// Of all row groups, as it will stand in the file.
+    page_index: Vec<u8>,
+    /// As the footer lists them, but for the places of the page index, which are counted from the beginning of the part of each.
+    row_groups: Vec<u8>,
+    /// How many bytes each row group has in the two.
+    lengths: Vec<(usize, usize)>,
 }
 
 impl<W: Write + Send> ParquetFile<W> {
     /// Begins a file for row groups encoded with the same plan schema and options.
     pub fn try_new(sink: W, schema: &SchemaRef, options: &RowGroupOptions) -> Result<Self> {
-        let schema = FileSchema::try_new(schema, options)?;
-        let writer = SerializedFileWriter::new(Slot(Some(sink)), schema.parquet.root_schema_ptr(), schema.properties)
-            .map_err(RowGroupError::Write)?;
-        Ok(Self { writer })
+        let FileSchema { parquet, properties, .. } = FileSchema::try_new(schema, options)?;
+        let codec = RowGroupCodec::new(Arc::new(parquet)).map_err(RowGroupError::Encode)?;
+        let mut sink = TrackedWrite::new(sink);
+        sink.write_all(MAGIC).map_err(write_failed)?;
+        let (page_index, row_groups, lengths) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { sink, properties, codec, rows: 0, page_index, row_groups, lengths })
     }
 
-    /// Appends a row group. One without rows is left out.
-    pub fn append(&mut self, row_group: EncodedRowGroup) -> Result<()> {
+    /// The columns.
+    pub fn schema_descr(&self) -> &SchemaDescriptor {
+        self.codec.schema()
+    }
+
+    /// Appends a row group, and tells what the footer will say of it. One without rows is left out.
+    pub fn append(&mut self, row_group: EncodedRowGroup) -> Result<Option<RowGroupMetaData>> {
         if row_group.rows == 0 {
-            return Ok(());
+            return Ok(None);
         }
-        let (expected, found) = (self.writer.schema_descr().num_columns(), row_group.chunks.len());
+        let (expected, found) = (self.schema_descr().num_columns(), row_group.chunks.len());
         if expected != found {
             return Err(RowGroupError::ForeignRowGroup { expected, found });
         }
-        let mut writer = self.writer.next_row_group().map_err(RowGroupError::Write)?;
+        let ordinal = i16::try_from(self.lengths.len()).map_err(|_| RowGroupError::TooManyRowGroups)?;
+        let (mut columns, mut offsets) = (Vec::new(), Vec::new());
+        let (schema, properties) = (Arc::clone(self.codec.schema()), Arc::clone(&self.properties));
+        let keep_page_index = Box::new(|_: &mut _, _, _, found_columns, found_offsets| {
+            (columns, offsets) = (found_columns, found_offsets);
+            Ok(())
+        });
+        let mut writer =
+            SerializedRowGroupWriter::new(schema, properties, &mut self.sink, ordinal, Some(keep_page_index));
         for chunk in row_group.chunks {
             match chunk {
                 Encoded::Own(chunk) => writer.append_column(&chunk.bytes, chunk.close),
@@ -45,37 +80,93 @@ impl<W: Write + Send> ParquetFile<W> {
             }
             .map_err(RowGroupError::Write)?;
         }
-        writer.close().map_err(RowGroupError::Write)?;
-        Ok(())
+        let metadata = writer.close().map_err(RowGroupError::Write)?;
+        self.rows += metadata.num_rows();
+        self.hold(&metadata, columns, offsets).map_err(RowGroupError::Encode)?;
+        Ok(Some(Arc::unwrap_or_clone(metadata)))
     }
 
     /// The bytes of the file so far.
     pub fn bytes_written(&self) -> usize {
-        self.writer.bytes_written()
+        self.sink.bytes_written()
     }
 
     /// Writes page index and footer, flushes `W` and gives it back.
-    pub fn finish(mut self) -> Result<(W, ParquetMetaData)> {
-        let metadata = self.writer.finish().map_err(RowGroupError::Write)?;
-        let sink = self.writer.inner_mut().0.take().ok_or_else(|| RowGroupError::Write(no_sink().into()))?;
-        Ok((sink, metadata))
+    pub fn finish(mut self) -> Result<W> {
+        let mut page_index_at = self.sink.bytes_written();
+        self.sink.write_all(&std::mem::take(&mut self.page_index)).map_err(write_failed)?;
+        let footer_at = self.sink.bytes_written();
+        let footer = self.footer().map_err(RowGroupError::Encode)?;
+        self.sink.write_all(&footer.head(self.rows, self.lengths.len())).map_err(write_failed)?;
+        let mut at = 0;
+        for (page_index, row_group) in std::mem::take(&mut self.lengths) {
+            let encoded = &self.row_groups[at..at + row_group];
+            let encoded = self.with_page_index_at(page_index_at, encoded).map_err(RowGroupError::Encode)?;
+            self.sink.write_all(&encoded).map_err(write_failed)?;
+            page_index_at += page_index;
+            at += row_group;
+        }
+        self.sink.write_all(footer.tail()).map_err(write_failed)?;
+        let length = self.sink.bytes_written() - footer_at;
+        let length = u32::try_from(length).map_err(|_| RowGroupError::TooManyRowGroups)?;
+        self.sink.write_all(&length.to_le_bytes()).map_err(write_failed)?;
+        self.sink.write_all(MAGIC).map_err(write_failed)?;
+        self.sink.flush().map_err(write_failed)?;
+        self.sink.into_inner().map_err(RowGroupError::Write)
+    }
+
+    /// Holds what there is to say of a row group whose data is written.
+    fn hold(
+        &mut self,
+        metadata: &RowGroupMetaData,
+        columns: Vec<Option<ColumnIndexMetaData>>,
+        offsets: Vec<Option<OffsetIndexMetaData>>,
+    ) -> ParquetResult<()> {
+        let columns = columns.into_iter().map(|column| column.unwrap_or(ColumnIndexMetaData::NONE)).collect();
+        let offsets = offsets.into_iter().collect::<Option<_>>();
+        let metadata = ParquetMetaDataBuilder::new(self.file_metadata(None))
+            .add_row_group(metadata.clone())
+            .set_column_index(Some(vec![columns]))
+            .set_offset_index(offsets.map(|offsets| vec![offsets]))
+            .build();
+        let (page_index, footer) = EncodedFooter::encode(&metadata, false)?;
+        let row_group = footer.row_groups().concat();
+        self.page_index.extend_from_slice(&page_index);
+        self.row_groups.extend_from_slice(&row_group);
+        self.lengths.push((page_index.len(), row_group.len()));
+        Ok(())
+    }
+
+    /// A row group as the footer lists it, of a page index that begins at `at`.
+    fn with_page_index_at(&self, at: usize, encoded: &[u8]) -> ParquetResult<Vec<u8>> {
+        let mut metadata = self.codec.decode(0, 1, encoded)?.into_builder();
+        let moved = |offset: Option<i64>| offset.map(|offset| offset + at as i64);
+        let mut row_groups = metadata.take_row_groups();
+        for row_group in &mut row_groups {
+            let columns = row_group.columns().iter().map(|column| {
+                let (columns, offsets) = (column.column_index_offset(), column.offset_index_offset());
+                let column = column.clone().into_builder().set_column_index_offset(moved(columns));
+                column.set_offset_index_offset(moved(offsets)).build()
+            });
+            let columns = columns.collect::<ParquetResult<_>>()?;
+            *row_group = row_group.clone().into_builder().set_column_metadata(columns).build()?;
+        }
+        let (_, footer) = EncodedFooter::encode(&metadata.set_row_groups(row_groups).build(), true)?;
+        Ok(footer.row_groups().concat())
+    }
+
+    /// The footer without row groups.
+    fn footer(&self) -> ParquetResult<EncodedFooter> {
+        let metadata = self.file_metadata(self.properties.key_value_metadata().cloned());
+        Ok(EncodedFooter::encode(&ParquetMetaDataBuilder::new(metadata).build(), true)?.1)
+    }
+
+    fn file_metadata(&self, key_values: Option<Vec<KeyValue>>) -> FileMetaData {
+        let (version, writer) = (self.properties.writer_version().as_num(), self.properties.created_by().to_owned());
+        FileMetaData::new(version, 0, Some(writer), key_values, Arc::clone(self.codec.schema()), None)
     }
 }
 
-/// Holds the sink until it is taken back from the library's writer, which has no way to give both it and the metadata.
-struct Slot<W>(Option<W>);
-
-impl<W: Write> Write for Slot<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.as_mut().ok_or_else(no_sink)?.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        // Flushed once more, without bytes, when the writer is dropped after the sink was taken back.
-        self.0.as_mut().map_or(Ok(()), Write::flush)
-    }
-}
-
-fn no_sink() -> io::Error {
-    io::Error::other("the sink was taken back")
+fn write_failed(error: io::Error) -> RowGroupError {
+    RowGroupError::Write(error.into())
 }

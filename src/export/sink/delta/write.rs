@@ -114,7 +114,7 @@ impl<'a> TableWriter<'a> {
             path: name,
             size: written.size,
             rows: u64::try_from(footer.file_metadata().num_rows()).ok(),
-            statistics: Some(statistics(&self.schema, &footer)),
+            statistics: Some(statistics(&self.schema, footer.file_metadata().schema_descr(), footer.row_groups())),
         });
         Ok(())
     }

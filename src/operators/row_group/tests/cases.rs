@@ -20,8 +20,8 @@ pub(super) fn written(array: ArrayRef, page_rows: usize) -> (ArrayRef, ParquetMe
     encoder.write(&batch).unwrap();
     let mut file = ParquetFile::try_new(Vec::new(), &batch.schema(), &options).unwrap();
     file.append(encoder.finish().unwrap()).unwrap();
-    let (bytes, metadata) = file.finish().unwrap();
-    (by_bits(&read(&bytes.into(), None)).remove(0), metadata)
+    let bytes = file.finish().unwrap().into();
+    (by_bits(&read(&bytes, None)).remove(0), metadata_of(&bytes))
 }
 
 fn encodings(metadata: &ParquetMetaData) -> Vec<(PageType, Encoding, i32)> {
@@ -103,7 +103,7 @@ fn columns_of_other_types_go_through_the_library_writer() {
     let before = file.bytes_written();
     file.append(row_group).unwrap();
     assert_eq!(file.bytes_written() - before, bytes);
-    let found = read(&file.finish().unwrap().0.into(), None);
+    let found = read(&file.finish().unwrap().into(), None);
     assert_eq!(found.column(0), batch.column(0));
     assert_eq!(found.column(1).as_ref(), &Int64Array::from(vec![80, 70, 80]) as &dyn Array);
     assert_eq!(found.column(2).as_ref(), &StringArray::from(vec!["acting", "acting", "thinking"]) as &dyn Array);
@@ -161,6 +161,6 @@ fn a_sink_that_fails_is_a_retryable_error() {
     let mut encoder = RowGroupEncoder::try_new(&ids.schema(), &options).unwrap();
     encoder.write(&ids).unwrap();
     let mut file = ParquetFile::try_new(Full(10), &ids.schema(), &options).unwrap();
-    let error = file.append(encoder.finish().unwrap()).and_then(|()| file.finish().map(drop)).unwrap_err();
+    let error = file.append(encoder.finish().unwrap()).and_then(|_| file.finish().map(drop)).unwrap_err();
     assert!(error.retryable(), "{error}");
 }

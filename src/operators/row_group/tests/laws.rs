@@ -9,7 +9,7 @@ use parquet::arrow::arrow_reader::RowSelection;
 use proptest::prelude::*;
 
 use super::cases::written;
-use super::metadata::assert_metadata;
+use super::metadata::{assert_metadata, by_the_library, without_places_of_the_page_index};
 use super::*;
 
 proptest! {
@@ -39,6 +39,20 @@ proptest! {
         let (first, second) = rows.split_at((rows.len() as f64 * cut) as usize);
         let (file, _) = write(&[first, second], &delivery, &options(page_rows));
         assert_metadata(&file, &[first, second], page_rows);
+    }
+
+    #[test]
+    fn the_footer_says_what_that_of_the_library_writer_says(
+        rows in rows(60), row_group_rows in 1..30_usize, delivery in delivery(), page_rows in 1..20_usize,
+    ) {
+        let options = options(page_rows);
+        let (_, found) = write(&rows.chunks(row_group_rows).collect::<Vec<_>>(), &delivery, &options);
+        let row_groups = rows.chunks(row_group_rows).map(|rows| encode(&delivery.batches(rows), &options)).collect();
+        let expected = metadata_of(&by_the_library(row_groups, &options));
+        prop_assert_eq!(found.file_metadata(), expected.file_metadata());
+        prop_assert_eq!(without_places_of_the_page_index(&found), without_places_of_the_page_index(&expected));
+        prop_assert_eq!(found.column_index(), expected.column_index());
+        prop_assert_eq!(found.offset_index(), expected.offset_index());
     }
 
     #[test]

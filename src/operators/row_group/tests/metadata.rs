@@ -4,11 +4,12 @@ use arrow::datatypes::ToByteSlice;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::basic::BoundaryOrder;
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, RowGroupMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
+use parquet::file::writer::SerializedFileWriter;
 
-use super::{Row, WORDS};
+use super::*;
 
 /// The values of a leaf in a range of rows, as the bytes statistics use, ordered; with the number of nulls.
 fn leaf_values(rows: &[Row], column: &str) -> (Vec<Vec<u8>>, u64) {
@@ -156,4 +157,34 @@ pub(super) fn assert_metadata(file: &Bytes, row_groups: &[&[Row]], page_rows: us
             }
         }
     }
+}
+
+/// The same row groups in a file of the library's writer.
+pub(super) fn by_the_library(row_groups: Vec<EncodedRowGroup>, options: &RowGroupOptions) -> Bytes {
+    let FileSchema { parquet, properties, .. } = FileSchema::try_new(&plan_schema(), options).unwrap();
+    let mut file = SerializedFileWriter::new(Vec::new(), parquet.root_schema_ptr(), properties).unwrap();
+    for row_group in row_groups {
+        let mut writer = file.next_row_group().unwrap();
+        for chunk in row_group.chunks {
+            match chunk {
+                Encoded::Own(chunk) => writer.append_column(&chunk.bytes, chunk.close).unwrap(),
+                Encoded::Stock(chunk) => chunk.append_to_row_group(&mut writer).unwrap(),
+            }
+        }
+        writer.close().unwrap();
+    }
+    file.into_inner().unwrap().into()
+}
+
+/// Row groups, whose page index may lie anywhere.
+pub(super) fn without_places_of_the_page_index(metadata: &ParquetMetaData) -> Vec<RowGroupMetaData> {
+    let column = |column: &ColumnChunkMetaData| {
+        let column = column.clone().into_builder().set_column_index_offset(None).set_offset_index_offset(None);
+        column.build().unwrap()
+    };
+    let row_group = |row_group: &RowGroupMetaData| {
+        let columns = row_group.columns().iter().map(column).collect();
+        row_group.clone().into_builder().set_column_metadata(columns).build().unwrap()
+    };
+    metadata.row_groups().iter().map(row_group).collect()
 }

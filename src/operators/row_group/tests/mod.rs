@@ -20,7 +20,7 @@ use arrow::datatypes::{
 };
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection};
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader};
 use proptest::prelude::*;
 
 use super::*;
@@ -307,8 +307,15 @@ fn write(row_groups: &[&[Row]], delivery: &Delivery, options: &RowGroupOptions) 
     for rows in row_groups {
         file.append(encode(&delivery.batches(rows), options)).unwrap();
     }
-    let (bytes, metadata) = file.finish().unwrap();
-    (bytes.into(), metadata)
+    let bytes = file.finish().unwrap().into();
+    let metadata = metadata_of(&bytes);
+    (bytes, metadata)
+}
+
+fn metadata_of(file: &Bytes) -> ParquetMetaData {
+    let options = ParquetMetaDataOptions::new().with_encoding_stats_as_mask(false);
+    let reader = ParquetMetaDataReader::new().with_metadata_options(Some(options));
+    reader.with_page_index_policy(PageIndexPolicy::Optional).parse_and_finish(file).unwrap()
 }
 
 fn read(file: &Bytes, selection: Option<RowSelection>) -> RecordBatch {
