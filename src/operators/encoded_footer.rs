@@ -60,6 +60,9 @@ impl EncodedFooter {
         };
         let (head, middle) = (encoded.slice(..rows.start), encoded.slice(rows.end..reader.at));
         let (kind, count) = reader.list()?;
+        if kind != STRUCT && count > 0 {
+            return Err(ParquetError::General("what the footer lists as row groups are none".to_owned()));
+        }
         let mut row_groups = Vec::new();
         for _ in 0..count {
             let from = reader.at;
@@ -364,6 +367,8 @@ mod tests {
             refused(&[4 << 4 | I32, 0]),
             "Parquet error: the footer has no number of rows and list of row groups"
         );
+        let rows_and_list_of_numbers = [3 << 4 | I64, 2, 1 << 4 | LIST, 1 << 4 | I32, 0, STOP];
+        assert_eq!(refused(&rows_and_list_of_numbers), "Parquet error: what the footer lists as row groups are none");
         assert_eq!(refused(&[1 << 4 | 14, 0]), "Parquet error: the footer has a value of unknown kind 14");
         assert_eq!(refused(&[1 << 4 | STRUCT; 40]), "Parquet error: the footer is more than 32 levels deep");
         assert_eq!(

@@ -6,6 +6,8 @@
 //!
 //! [`RankScanExec`] reads the ranks of Parquet files as bytes, beside the library's scan of their other columns.
 //!
+//! `encoded_footer` cuts the footers of Parquet files at their row groups, for those who read them and those who write them.
+//!
 //! [`AssembleExec`] makes sessions of the long layout's rows. Around it, [`PositionStage`] remembers where rows stood,
 //! [`SequenceExec`] reads many files a few at a time, [`OwnMemoryExec`] keeps sorts from starving each other, and [`UnfoldStage`]
 //! gives an assembled session the columns that scoring reads. [`SealedExec`] keeps such a plan as it was built inside a query.
