@@ -137,7 +137,8 @@ impl<W: Write + Send> ParquetFile<W> {
         Ok(())
     }
 
-    /// A row group as the footer lists it, of a page index that begins at `at`.
+    /// A row group as the footer lists it, of a page index that begins at `at`. Of the bounds of columns that the library encodes it has
+    /// those that readers ask for, and not a second time in the fields that the format had for them before.
     fn with_page_index_at(&self, at: usize, encoded: &[u8]) -> ParquetResult<Vec<u8>> {
         let mut metadata = self.codec.decode(0, 1, encoded)?.into_builder();
         let moved = |offset: Option<i64>| offset.map(|offset| offset + at as i64);
