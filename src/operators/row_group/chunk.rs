@@ -1,7 +1,5 @@
 //! One column chunk: its compressed pages, and what the footer says of them.
 
-use std::io::Write;
-
 use bytes::Bytes;
 use parquet::basic::{BoundaryOrder, Compression, Encoding, PageType, ZstdLevel};
 use parquet::column::page::{CompressedPage, Page, PageWriteSpec, PageWriter};
@@ -14,6 +12,7 @@ use zstd::zstd_safe::compress_bound;
 
 use super::bounds::Bound;
 use super::error::{Result, RowGroupError};
+use super::pieces::Pieces;
 
 /// Compresses pages. One per row group: its tables are allocated once.
 pub(super) struct PageCodec {
@@ -61,14 +60,14 @@ pub(super) struct DictionaryPage {
 
 /// An encoded column chunk, and what the row group writer wants to know of it.
 pub(super) struct EncodedChunk {
-    pub(super) bytes: Bytes,
+    pub(super) bytes: Pieces,
     pub(super) close: ColumnCloseResult,
 }
 
 /// A column chunk being written: data pages first, the dictionary when all of it is known.
 pub(super) struct ChunkWriter<T> {
     column: ColumnDescPtr,
-    pages: TrackedWrite<Vec<u8>>,
+    pages: TrackedWrite<Pieces>,
     /// Whether pages are compressed, which the first one decides; `None` before.
     compressed: Option<bool>,
     uncompressed: usize,
@@ -83,7 +82,13 @@ struct WrittenPage<T> {
 
 impl<T: Bound> ChunkWriter<T> {
     pub(super) fn new(column: ColumnDescPtr) -> Self {
-        Self { column, pages: TrackedWrite::new(Vec::new()), compressed: None, uncompressed: 0, summaries: Vec::new() }
+        Self {
+            column,
+            pages: TrackedWrite::new(Pieces::default()),
+            compressed: None,
+            uncompressed: 0,
+            summaries: Vec::new(),
+        }
     }
 
     /// The levels of a null, of an empty list and so on end below this one, that of a value.
@@ -144,8 +149,7 @@ impl<T: Bound> ChunkWriter<T> {
         let mut encoding_stats = Vec::new();
         let mut dictionary_offset = None;
         // Data pages are ready before the dictionary is, and in the file they follow it.
-        let mut data = std::mem::replace(&mut self.pages, TrackedWrite::new(Vec::new()));
-        data.flush().map_err(|error| RowGroupError::Encode(error.into()))?;
+        let data = std::mem::replace(&mut self.pages, TrackedWrite::new(Pieces::default()));
         if let Some(DictionaryPage { values, body }) = dictionary {
             let buf = self.stored(&body, codec)?;
             let page =
@@ -158,8 +162,7 @@ impl<T: Bound> ChunkWriter<T> {
         let shift = self.pages.bytes_written();
         let total = shift + data.bytes_written();
         let mut bytes = self.pages.into_inner().map_err(RowGroupError::Encode)?;
-        bytes.reserve_exact(data.bytes_written());
-        bytes.extend_from_slice(data.inner());
+        bytes.append(data.into_inner().map_err(RowGroupError::Encode)?);
 
         let index = index_pages(&self.column, &self.summaries, shift);
         let rows = self.summaries.iter().map(|page| page.summary.rows).sum::<usize>();
@@ -189,7 +192,7 @@ impl<T: Bound> ChunkWriter<T> {
             column_index,
             offset_index: Some(index.offsets.build()),
         };
-        Ok(EncodedChunk { bytes: bytes.into(), close })
+        Ok(EncodedChunk { bytes, close })
     }
 }
 

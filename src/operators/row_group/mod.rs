@@ -31,6 +31,7 @@ mod integers;
 mod keys;
 mod levels;
 mod lists;
+mod pieces;
 mod schema;
 mod shorts;
 mod stock;
