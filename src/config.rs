@@ -234,6 +234,7 @@ impl Settings {
                 batch_size: 2_048,
                 threads: 1,
                 memory_limit: ByteSize::mib(32),
+                row_group_rows: 32_768,
                 part_rows: 32_768,
                 cache_bytes: ByteSize::mib(4),
                 cache_entries: 500,

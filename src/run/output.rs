@@ -2,6 +2,7 @@
 //! commit, whole.
 
 use std::io::{self, ErrorKind, Write};
+use std::iter;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -161,9 +162,11 @@ impl Output {
     /// Makes everything visible. A result without rows is a file without rows.
     pub async fn commit(mut self) -> Result<(u64, u64), RunError> {
         let OpenFile { writer, mut sink } = self.open_file().await?;
-        let tail = writer.finish()?;
-        self.bytes += tail.len() as u64;
-        sink.send(tail).await?;
+        for bytes in writer.finish()? {
+            let bytes = bytes?;
+            self.bytes += bytes.len() as u64;
+            sink.send(bytes).await?;
+        }
         match sink {
             Sink::Upload(upload) => drop(upload.commit().await?),
             Sink::Stdout(mut stdout) => stdout.flush().await.map_err(stdout_error)?,
@@ -194,9 +197,12 @@ struct OpenFile {
 }
 
 impl OpenFile {
-    async fn send(&mut self, bytes: Bytes, total: &mut u64) -> Result<(), RunError> {
-        *total += bytes.len() as u64;
-        self.sink.send(bytes).await
+    async fn send(&mut self, blocks: Vec<Bytes>, total: &mut u64) -> Result<(), RunError> {
+        for bytes in blocks {
+            *total += bytes.len() as u64;
+            self.sink.send(bytes).await?;
+        }
+        Ok(())
     }
 }
 
@@ -236,7 +242,11 @@ enum FileEncoder {
 
 impl FileEncoder {
     /// A file's encoder, and the bytes that the file begins with.
-    fn new(format: FileFormat, plan_schema: &SchemaRef, options: &RowGroupOptions) -> Result<(Self, Bytes), RunError> {
+    fn new(
+        format: FileFormat,
+        plan_schema: &SchemaRef,
+        options: &RowGroupOptions,
+    ) -> Result<(Self, Vec<Bytes>), RunError> {
         let schema = written_schema(format, plan_schema);
         let failed = |source| RunError::Encode { format: format.name(), source };
         let buffer = Buffer::default();
@@ -250,7 +260,7 @@ impl FileEncoder {
                 CsvWriterBuilder::new().with_header(true).build(buffer.clone()).write(&empty).map_err(failed)?;
                 (FileEncoder::Text, buffer.take())
             }
-            FileFormat::Ndjson => (FileEncoder::Text, Bytes::new()),
+            FileFormat::Ndjson => (FileEncoder::Text, Vec::new()),
             FileFormat::Arrow => {
                 let options =
                     IpcWriteOptions::default().try_with_compression(Some(CompressionType::ZSTD)).map_err(failed)?;
@@ -260,14 +270,13 @@ impl FileEncoder {
         })
     }
 
-    fn append(&mut self, encoded: Encoded) -> Result<Bytes, RunError> {
+    fn append(&mut self, encoded: Encoded) -> Result<Vec<Bytes>, RunError> {
         match (self, encoded) {
             (FileEncoder::Parquet(file, buffer), Encoded::RowGroup(row_group)) => {
-                buffer.reserve(row_group.bytes());
                 file.append(row_group)?;
                 Ok(buffer.take())
             }
-            (FileEncoder::Text, Encoded::Text(text, _)) => Ok(text),
+            (FileEncoder::Text, Encoded::Text(text, _)) => Ok(vec![text]),
             (FileEncoder::Arrow(writer, buffer), Encoded::Batch(batch)) => {
                 writer.write(&batch).map_err(arrow_failed)?;
                 Ok(buffer.take())
@@ -276,16 +285,17 @@ impl FileEncoder {
         }
     }
 
-    fn finish(self) -> Result<Bytes, RunError> {
+    /// The end of the file, piece by piece.
+    fn finish(self) -> Result<Box<dyn Iterator<Item = Result<Bytes, RunError>> + Send>, RunError> {
         match self {
             FileEncoder::Parquet(file, buffer) => {
-                file.finish()?;
-                Ok(buffer.take())
+                let end = file.end()?.map(|piece| Ok(Bytes::from(piece?)));
+                Ok(Box::new(buffer.take().into_iter().map(Ok).chain(end)))
             }
-            FileEncoder::Text => Ok(Bytes::new()),
+            FileEncoder::Text => Ok(Box::new(iter::empty())),
             FileEncoder::Arrow(mut writer, buffer) => {
                 writer.finish().map_err(arrow_failed)?;
-                Ok(buffer.take())
+                Ok(Box::new(buffer.take().into_iter().map(Ok)))
             }
         }
     }
@@ -295,25 +305,30 @@ fn arrow_failed(source: arrow::error::ArrowError) -> RunError {
     RunError::Encode { format: FileFormat::Arrow.name(), source }
 }
 
-/// Bytes that a synchronous writer leaves and an asynchronous sink takes.
+/// The size of a block: of one size all, so that one that is given back has room for the next.
+const BLOCK: usize = 1 << 20;
+
+/// Bytes that a synchronous writer leaves and an asynchronous sink takes, in blocks.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Buffer(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Buffer(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Buffer {
-    /// Makes room for what is known to come.
-    pub(super) fn reserve(&self, bytes: usize) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).reserve(bytes);
-    }
-
-    pub(super) fn take(&self) -> Bytes {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).into()
+    pub(super) fn take(&self) -> Vec<Bytes> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+            .into_iter()
+            .map(Bytes::from)
+            .collect()
     }
 }
 
 impl Write for Buffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
+        let mut blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut block = blocks.pop_if(|block| block.len() < BLOCK).unwrap_or_else(|| Vec::with_capacity(BLOCK));
+        let length = bytes.len().min(BLOCK - block.len());
+        block.extend_from_slice(&bytes[..length]);
+        blocks.push(block);
+        Ok(length)
     }
 
     fn flush(&mut self) -> io::Result<()> {

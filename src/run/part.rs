@@ -6,6 +6,7 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
+use bytes::Bytes;
 use futures::StreamExt;
 use parquet::file::metadata::RowGroupMetaData;
 
@@ -182,7 +183,6 @@ impl PartFile {
         self.rows += encoded.rows() as u64;
         match encoded {
             Encoded::RowGroup(row_group) => {
-                self.buffer.reserve(row_group.bytes());
                 self.row_groups.extend(self.parquet.append(row_group)?);
             }
             Encoded::Text(..) | Encoded::Batch(_) => unreachable!("a table's files are Parquet"),
@@ -191,31 +191,26 @@ impl PartFile {
     }
 
     async fn send(&mut self) -> Result<(), RunError> {
-        let bytes = self.buffer.take();
-        self.size += bytes.len() as u64;
-        match &mut self.upload {
-            Some(upload) if !bytes.is_empty() => Ok(upload.write(bytes).await?),
-            _ => Ok(()),
-        }
+        self.size += send(self.buffer.take(), &mut self.upload).await?;
+        Ok(())
     }
 
     /// Completes the file, durably.
     pub(super) async fn finish(self, schema: &Schema, name: &str) -> Result<DataFile, RunError> {
-        let PartFile { at, published, upload, parquet, row_groups, buffer, rows, size } = self;
+        let PartFile { at, published, mut upload, parquet, row_groups, buffer, rows, mut size } = self;
         let statistics = Some(statistics(schema, parquet.schema_descr(), &row_groups));
-        parquet.finish()?;
-        let tail = buffer.take();
-        let size = size + tail.len() as u64;
+        let end = parquet.end()?;
+        size += send(buffer.take(), &mut upload).await?;
+        for piece in end {
+            size += send(vec![piece?.into()], &mut upload).await?;
+        }
         let doubt = match upload {
             None => None,
-            Some(mut upload) => {
-                upload.write(tail).await?;
-                match upload.commit().await {
-                    Ok(_) => return Ok(DataFile { path: name.to_owned(), size, rows: Some(rows), statistics }),
-                    Err(error @ StorageError::OutcomeUnknown { .. }) => Some(error),
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            Some(upload) => match upload.commit().await {
+                Ok(_) => return Ok(DataFile { path: name.to_owned(), size, rows: Some(rows), statistics }),
+                Err(error @ StorageError::OutcomeUnknown { .. }) => Some(error),
+                Err(error) => return Err(error.into()),
+            },
         };
         let found = match at.head().await {
             Err(StorageError::NotFound { .. }) => published.head().await,
@@ -229,4 +224,16 @@ impl PartFile {
             (Err(_), Some(error)) | (Err(error), None) => Err(error.into()),
         }
     }
+}
+
+/// Sends bytes to an upload, or to nowhere where the file is there already; gives how many they were.
+async fn send(blocks: Vec<Bytes>, upload: &mut Option<Upload>) -> Result<u64, RunError> {
+    let mut sent = 0;
+    for bytes in blocks {
+        sent += bytes.len() as u64;
+        if let Some(upload) = upload {
+            upload.write(bytes).await?;
+        }
+    }
+    Ok(sent)
 }

@@ -38,7 +38,7 @@ pub enum RowGroupError {
     #[error("the file has more row groups than Parquet can hold; write larger row groups, or more files")]
     TooManyRowGroups,
     /// The compressor refused its level or its input.
-    #[error("a page could not be compressed")]
+    #[error("a page or what is said of it could not be compressed")]
     Compress(#[source] io::Error),
     /// Arrow could not cast or join the arrays of a column.
     #[error("the arrays of column `{column}` could not be joined")]

@@ -22,8 +22,8 @@ const MAGIC: &[u8] = b"PAR1";
 
 /// A Parquet file of encoded row groups. Bytes go to `W` as row groups are appended.
 ///
-/// Memory: what page index and footer will say is held encoded until [`finish`](Self::finish), some 150 bytes for each column of a
-/// row group. (The library's writer of files holds it decoded, which is a thousand bytes.)
+/// Memory: what page index and footer will say is held encoded and compressed until [`finish`](Self::finish), some 100 bytes for each
+/// column of a row group. (The library's writer of files holds it decoded, which is a thousand bytes.)
 ///
 /// Dropped without `finish` it leaves a file without a footer, which no reader accepts.
 pub struct ParquetFile<W: Write + Send> {
@@ -31,12 +31,30 @@ pub struct ParquetFile<W: Write + Send> {
     properties: WriterPropertiesPtr,
     codec: RowGroupCodec,
     rows: i64,
-    /// Of all row groups, as it will stand in the file.
-    page_index: Vec<u8>,
-    /// As the footer lists them, but for the places of the page index, which are counted from the beginning of the part of each.
-    row_groups: Vec<u8>,
-    /// How many bytes each row group has in the two.
-    lengths: Vec<(usize, usize)>,
+    held: Vec<Held>,
+}
+
+/// What there is to say of a row group: a part of the page index as it will stand in the file, then the row group as the footer lists
+/// it, but for the places of its page index, which are counted from the beginning of that. Compressed, as bounds and places repeat;
+/// and each in memory of its own, as a buffer of them all would leave holes behind when it grows.
+struct Held {
+    compressed: Box<[u8]>,
+    page_index: usize,
+    row_group: usize,
+}
+
+impl Held {
+    fn new(page_index: &[u8], row_group: &[u8]) -> io::Result<Held> {
+        let compressed = zstd::bulk::compress(&[page_index, row_group].concat(), 1)?.into();
+        Ok(Held { compressed, page_index: page_index.len(), row_group: row_group.len() })
+    }
+
+    /// The two, as they were.
+    fn parts(&self) -> io::Result<(Vec<u8>, Vec<u8>)> {
+        let mut page_index = zstd::bulk::decompress(&self.compressed, self.page_index + self.row_group)?;
+        let row_group = page_index.split_off(self.page_index);
+        Ok((page_index, row_group))
+    }
 }
 
 impl<W: Write + Send> ParquetFile<W> {
@@ -46,8 +64,7 @@ impl<W: Write + Send> ParquetFile<W> {
         let codec = RowGroupCodec::new(Arc::new(parquet)).map_err(RowGroupError::Encode)?;
         let mut sink = TrackedWrite::new(sink);
         sink.write_all(MAGIC).map_err(write_failed)?;
-        let (page_index, row_groups, lengths) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { sink, properties, codec, rows: 0, page_index, row_groups, lengths })
+        Ok(Self { sink, properties, codec, rows: 0, held: Vec::new() })
     }
 
     /// The columns.
@@ -64,7 +81,7 @@ impl<W: Write + Send> ParquetFile<W> {
         if expected != found {
             return Err(RowGroupError::ForeignRowGroup { expected, found });
         }
-        let ordinal = i16::try_from(self.lengths.len()).map_err(|_| RowGroupError::TooManyRowGroups)?;
+        let ordinal = i16::try_from(self.held.len()).map_err(|_| RowGroupError::TooManyRowGroups)?;
         let (mut columns, mut offsets) = (Vec::new(), Vec::new());
         let (schema, properties) = (Arc::clone(self.codec.schema()), Arc::clone(&self.properties));
         let keep_page_index = Box::new(|_: &mut _, _, _, found_columns, found_offsets| {
@@ -82,7 +99,7 @@ impl<W: Write + Send> ParquetFile<W> {
         }
         let metadata = writer.close().map_err(RowGroupError::Write)?;
         self.rows += metadata.num_rows();
-        self.hold(&metadata, columns, offsets).map_err(RowGroupError::Encode)?;
+        self.hold(&metadata, columns, offsets)?;
         Ok(Some(Arc::unwrap_or_clone(metadata)))
     }
 
@@ -92,27 +109,20 @@ impl<W: Write + Send> ParquetFile<W> {
     }
 
     /// Writes page index and footer, flushes `W` and gives it back.
-    pub fn finish(mut self) -> Result<W> {
-        let mut page_index_at = self.sink.bytes_written();
-        self.sink.write_all(&std::mem::take(&mut self.page_index)).map_err(write_failed)?;
-        let footer_at = self.sink.bytes_written();
-        let footer = self.footer().map_err(RowGroupError::Encode)?;
-        self.sink.write_all(&footer.head(self.rows, self.lengths.len())).map_err(write_failed)?;
-        let mut at = 0;
-        for (page_index, row_group) in std::mem::take(&mut self.lengths) {
-            let encoded = &self.row_groups[at..at + row_group];
-            let encoded = self.with_page_index_at(page_index_at, encoded).map_err(RowGroupError::Encode)?;
-            self.sink.write_all(&encoded).map_err(write_failed)?;
-            page_index_at += page_index;
-            at += row_group;
+    pub fn finish(self) -> Result<W> {
+        let mut end = self.end()?;
+        while let Some(piece) = end.next() {
+            end.file.sink.write_all(&piece?).map_err(write_failed)?;
         }
-        self.sink.write_all(footer.tail()).map_err(write_failed)?;
-        let length = self.sink.bytes_written() - footer_at;
-        let length = u32::try_from(length).map_err(|_| RowGroupError::TooManyRowGroups)?;
-        self.sink.write_all(&length.to_le_bytes()).map_err(write_failed)?;
-        self.sink.write_all(MAGIC).map_err(write_failed)?;
+        end.file.sink.into_inner().map_err(RowGroupError::Write)
+    }
+
+    /// Flushes `W`, and gives page index and footer in pieces, which are to be written after it.
+    pub fn end(mut self) -> Result<FileEnd<W>> {
         self.sink.flush().map_err(write_failed)?;
-        self.sink.into_inner().map_err(RowGroupError::Write)
+        let footer = self.footer().map_err(RowGroupError::Encode)?;
+        let page_index_at = self.sink.bytes_written();
+        Ok(FileEnd { file: self, footer, step: 0, page_index_at, length: 0 })
     }
 
     /// Holds what there is to say of a row group whose data is written.
@@ -121,7 +131,7 @@ impl<W: Write + Send> ParquetFile<W> {
         metadata: &RowGroupMetaData,
         columns: Vec<Option<ColumnIndexMetaData>>,
         offsets: Vec<Option<OffsetIndexMetaData>>,
-    ) -> ParquetResult<()> {
+    ) -> Result<()> {
         let columns = columns.into_iter().map(|column| column.unwrap_or(ColumnIndexMetaData::NONE)).collect();
         let offsets = offsets.into_iter().collect::<Option<_>>();
         let metadata = ParquetMetaDataBuilder::new(self.file_metadata(None))
@@ -129,11 +139,9 @@ impl<W: Write + Send> ParquetFile<W> {
             .set_column_index(Some(vec![columns]))
             .set_offset_index(offsets.map(|offsets| vec![offsets]))
             .build();
-        let (page_index, footer) = EncodedFooter::encode(&metadata, false)?;
-        let row_group = footer.row_groups().concat();
-        self.page_index.extend_from_slice(&page_index);
-        self.row_groups.extend_from_slice(&row_group);
-        self.lengths.push((page_index.len(), row_group.len()));
+        let (page_index, footer) = EncodedFooter::encode(&metadata, false).map_err(RowGroupError::Encode)?;
+        let held = Held::new(&page_index, &footer.row_groups().concat()).map_err(RowGroupError::Compress)?;
+        self.held.push(held);
         Ok(())
     }
 
@@ -165,6 +173,58 @@ impl<W: Write + Send> ParquetFile<W> {
     fn file_metadata(&self, key_values: Option<Vec<KeyValue>>) -> FileMetaData {
         let (version, writer) = (self.properties.writer_version().as_num(), self.properties.created_by().to_owned());
         FileMetaData::new(version, 0, Some(writer), key_values, Arc::clone(self.codec.schema()), None)
+    }
+}
+
+/// What comes after the row groups of a file: page index and footer, a row group at a time.
+pub struct FileEnd<W: Write + Send> {
+    file: ParquetFile<W>,
+    footer: EncodedFooter,
+    step: usize,
+    /// Where the page index of the next row group of the footer begins.
+    page_index_at: usize,
+    /// The bytes of the footer so far.
+    length: usize,
+}
+
+impl<W: Write + Send> FileEnd<W> {
+    fn page_index(&self, number: usize) -> Result<Vec<u8>> {
+        Ok(self.file.held[number].parts().map_err(RowGroupError::Compress)?.0)
+    }
+
+    /// The footer before, of and after its row groups.
+    fn footer(&mut self, step: usize) -> Result<Vec<u8>> {
+        let held = &self.file.held;
+        let piece = match step {
+            0 => self.footer.head(self.file.rows, held.len()),
+            step if step <= held.len() => {
+                let (page_index, row_group) = held[step - 1].parts().map_err(RowGroupError::Compress)?;
+                let at = self.page_index_at;
+                self.page_index_at += page_index.len();
+                self.file.with_page_index_at(at, &row_group).map_err(RowGroupError::Encode)?
+            }
+            _ => {
+                let length = u32::try_from(self.length + self.footer.tail().len());
+                let length = length.map_err(|_| RowGroupError::TooManyRowGroups)?;
+                [self.footer.tail(), &length.to_le_bytes(), MAGIC].concat()
+            }
+        };
+        self.length += piece.len();
+        Ok(piece)
+    }
+}
+
+impl<W: Write + Send> Iterator for FileEnd<W> {
+    type Item = Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Result<Vec<u8>>> {
+        let (row_groups, step) = (self.file.held.len(), self.step);
+        self.step += 1;
+        match step.checked_sub(row_groups) {
+            None => Some(self.page_index(step)),
+            Some(step) if step <= row_groups + 1 => Some(self.footer(step)),
+            Some(_) => None,
+        }
     }
 }
 

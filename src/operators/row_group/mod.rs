@@ -47,7 +47,7 @@ use arrow::datatypes::SchemaRef;
 use chunk::PageCodec;
 use column::{ColumnEncoder, Encoded, encoders};
 pub use error::{Result, RowGroupError};
-pub use file::ParquetFile;
+pub use file::{FileEnd, ParquetFile};
 use schema::FileSchema;
 
 /// How row groups are encoded.
