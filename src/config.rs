@@ -44,7 +44,7 @@ pub enum Profile {
     Balanced,
     /// Many requests in flight, large batches and caches.
     HighTraffic,
-    /// One part at a time, small batches and caches; of a large object one part on its way.
+    /// One part at a time, small batches, row groups and caches; of a large object one part on its way.
     MemoryConstrained,
 }
 
