@@ -28,7 +28,7 @@ const ROW_GROUPS: i16 = 4;
 const DEPTH: usize = 32;
 
 /// An encoded footer, without its length and the magic number.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct EncodedFooter {
     /// What comes before the number of rows.
     head: Bytes,
@@ -120,8 +120,7 @@ pub(crate) struct RowGroupCodec {
 
 impl RowGroupCodec {
     pub(crate) fn new(schema: SchemaDescPtr) -> Result<RowGroupCodec> {
-        let file = FileMetaData::new(1, 0, None, None, Arc::clone(&schema), None);
-        let (_, footer) = EncodedFooter::encode(&ParquetMetaDataBuilder::new(file).build(), false)?;
+        let footer = footer_of(&schema, Vec::new())?;
         Ok(RowGroupCodec { schema, footer })
     }
 
@@ -132,10 +131,7 @@ impl RowGroupCodec {
 
     /// Encodes row groups, one after the other.
     pub(crate) fn encode(&self, row_groups: Vec<RowGroupMetaData>) -> Result<Vec<u8>> {
-        let file = FileMetaData::new(1, 0, None, None, Arc::clone(&self.schema), None);
-        let metadata = ParquetMetaDataBuilder::new(file).set_row_groups(row_groups).build();
-        let (_, footer) = EncodedFooter::encode(&metadata, false)?;
-        Ok(footer.row_groups().concat())
+        Ok(footer_of(&self.schema, row_groups)?.row_groups().concat())
     }
 
     /// Decodes `count` row groups that stand one after the other, as a file of `rows` rows.
@@ -144,6 +140,13 @@ impl RowGroupCodec {
             ParquetMetaDataOptions::new().with_schema(Arc::clone(&self.schema)).with_encoding_stats_as_mask(false);
         ParquetMetaDataReader::decode_metadata_with_options(&self.footer.with(rows, count, encoded), Some(&options))
     }
+}
+
+/// The footer of a file that has a schema and row groups, and tells nothing else.
+fn footer_of(schema: &SchemaDescPtr, row_groups: Vec<RowGroupMetaData>) -> Result<EncodedFooter> {
+    let file = FileMetaData::new(1, 0, None, None, Arc::clone(schema), None);
+    let metadata = ParquetMetaDataBuilder::new(file).set_row_groups(row_groups).build();
+    Ok(EncodedFooter::encode(&metadata, false)?.1)
 }
 
 // Kinds of values, as fields and lists name them. The two first ones are a field's whole value; in a list a boolean has a byte.

@@ -182,9 +182,7 @@ impl PartFile {
     pub(super) async fn append(&mut self, encoded: Encoded) -> Result<(), RunError> {
         self.rows += encoded.rows() as u64;
         match encoded {
-            Encoded::RowGroup(row_group) => {
-                self.row_groups.extend(self.parquet.append(row_group)?);
-            }
+            Encoded::RowGroup(row_group) => self.row_groups.extend(self.parquet.append(row_group)?),
             Encoded::Text(..) | Encoded::Batch(_) => unreachable!("a table's files are Parquet"),
         }
         self.send().await

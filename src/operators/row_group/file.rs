@@ -22,10 +22,10 @@ const MAGIC: &[u8] = b"PAR1";
 
 /// A Parquet file of encoded row groups. Bytes go to `W` as row groups are appended.
 ///
-/// Memory: what page index and footer will say is held encoded and compressed until [`finish`](Self::finish), some 100 bytes for each
+/// Memory: what page index and footer will say is held encoded and compressed to the [`end`](Self::end), some 100 bytes for each
 /// column of a row group. (The library's writer of files holds it decoded, which is a thousand bytes.)
 ///
-/// Dropped without `finish` it leaves a file without a footer, which no reader accepts.
+/// Dropped before its end is written it leaves a file without a footer, which no reader accepts.
 pub struct ParquetFile<W: Write + Send> {
     sink: TrackedWrite<W>,
     properties: WriterPropertiesPtr,
@@ -198,9 +198,9 @@ impl<W: Write + Send> FileEnd<W> {
         let piece = match step {
             0 => self.footer.head(self.file.rows, held.len()),
             step if step <= held.len() => {
-                let (page_index, row_group) = held[step - 1].parts().map_err(RowGroupError::Compress)?;
+                let (_, row_group) = held[step - 1].parts().map_err(RowGroupError::Compress)?;
                 let at = self.page_index_at;
-                self.page_index_at += page_index.len();
+                self.page_index_at += held[step - 1].page_index;
                 self.file.with_page_index_at(at, &row_group).map_err(RowGroupError::Encode)?
             }
             _ => {
