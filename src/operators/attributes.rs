@@ -59,8 +59,15 @@ impl AttributeValues {
             }
         };
         let dictionary = dictionary.as_dictionary::<Int32Type>();
-        let ids = self.ids_of_values(dictionary.values())?;
-        let keys = dictionary.keys();
+        let (keys, values) = (dictionary.keys(), dictionary.values());
+        // What has a number is looked for in the norms: the few rows that come first shall not wait for the values of all others.
+        if keys.len() < values.len() {
+            let text = cast(values, &DataType::Utf8)?;
+            let text: &StringArray = text.as_string();
+            let value = |key: i32| text.is_valid(key as usize).then(|| text.value(key as usize));
+            return Ok(keys.iter().map(|key| key.and_then(value).map_or(NULL_ID, |value| self.id(value))).collect());
+        }
+        let ids = self.ids_of_values(values)?;
         Ok(match keys.nulls().filter(|nulls| nulls.null_count() > 0) {
             None => keys.values().iter().map(|&key| ids[key as usize]).collect(),
             Some(_) => keys.iter().map(|key| key.map_or(NULL_ID, |key| ids[key as usize])).collect(),
@@ -179,5 +186,28 @@ fn date_of(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
             Ok(Arc::new(days))
         }
         _ => cast(column, &DataType::Date32),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use arrow::array::{DictionaryArray, Int32Array};
+
+    use super::*;
+
+    fn ids(values: &mut AttributeValues, keys: &[Option<i32>]) -> Vec<u32> {
+        let texts = StringArray::from(vec![Some("Spain"), Some(" "), None, Some("Peru"), Some("Chad")]);
+        let column = DictionaryArray::<Int32Type>::new(Int32Array::from(keys.to_vec()), Arc::new(texts));
+        values.ids_of(&(Arc::new(column) as ArrayRef)).unwrap()
+    }
+
+    #[test]
+    fn few_rows_give_numbers_to_their_own_values_and_many_to_all_of_the_dictionary() {
+        let mut values = AttributeValues::default();
+        assert_eq!(ids(&mut values, &[Some(3), None, Some(1), Some(2)]), [1, NULL_ID, NULL_ID, NULL_ID]);
+        assert_eq!(values.len(), 1);
+        assert_eq!(ids(&mut values, &[Some(3), Some(0), Some(1), None, Some(2)]), [1, 2, NULL_ID, NULL_ID, NULL_ID]);
+        assert_eq!((values.len(), values.value(1), values.value(3)), (3, Some("Peru"), Some("Chad")));
     }
 }

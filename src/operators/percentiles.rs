@@ -39,6 +39,9 @@ const ROWS_BYTES: usize = 8 << 10;
 /// How many groups a worker loads together at most: so many that few of them lie in a row group alone.
 const MOST_LOADS: usize = 4_096;
 
+/// How many rows come before the groups of a whole batch are loaded, so that who waits for the first one waits for few groups.
+const FIRST_ROWS: usize = 8;
+
 impl PercentilesStage {
     /// Percentiles by a norm chain, for sessions whose attributes are columns of `input`.
     ///
@@ -67,6 +70,10 @@ impl PlanStage for PercentilesStage {
 
     fn adds(&self) -> Vec<FieldRef> {
         self.kernel.adds()
+    }
+
+    fn first_rows(&self) -> Option<usize> {
+        Some(FIRST_ROWS)
     }
 
     fn start(

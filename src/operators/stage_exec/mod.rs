@@ -20,7 +20,7 @@ use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricB
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties};
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 
 use crate::scoring::{Read, ScoringError, Stage, check_inputs};
 
@@ -34,6 +34,11 @@ pub trait PlanStage: fmt::Debug + Send + Sync {
 
     /// The columns that the worker returns, in its order.
     fn adds(&self) -> Vec<FieldRef>;
+
+    /// How many rows of a partition's first batch the worker is given alone, if it is better not to begin with all of them.
+    fn first_rows(&self) -> Option<usize> {
+        None
+    }
 
     /// Begins the work of one partition. Live things, such as the norm store, are found in the context's session config.
     fn start(
@@ -252,8 +257,9 @@ impl ExecutionPlan for StageExec {
             elapsed: MetricBuilder::new(&self.metrics).elapsed_compute(partition),
         };
         let input = self.input.execute(partition, context)?;
-        let output = input.try_filter(|batch| std::future::ready(batch.num_rows() > 0));
-        let stream = futures::stream::try_unfold((output.boxed(), running), |(mut input, mut running)| async move {
+        let input = input.try_filter(|batch| std::future::ready(batch.num_rows() > 0));
+        let input = begin_with(self.stage.first_rows(), input);
+        let stream = futures::stream::try_unfold((input.boxed(), running), |(mut input, mut running)| async move {
             let Some(batch) = input.try_next().await? else { return Ok(None) };
             let batch = running.append(batch).await?;
             Ok(Some((batch, (input, running))))
@@ -264,6 +270,20 @@ impl ExecutionPlan for StageExec {
     fn metrics(&self) -> Option<MetricsSet> {
         Some(self.metrics.clone_inner())
     }
+}
+
+/// The same rows; if the first batch has more than `rows`, these are a batch of their own.
+fn begin_with(
+    mut rows: Option<usize>,
+    input: impl Stream<Item = Result<RecordBatch>>,
+) -> impl Stream<Item = Result<RecordBatch>> {
+    let cut = move |batch: RecordBatch| {
+        let first = rows.take().filter(|rows| *rows < batch.num_rows()).unwrap_or_default();
+        let head = (first > 0).then(|| batch.slice(0, first));
+        let rest = if first > 0 { batch.slice(first, batch.num_rows() - first) } else { batch };
+        futures::stream::iter(head.into_iter().chain([rest]).map(Ok))
+    };
+    input.map_ok(cut).try_flatten()
 }
 
 struct Running {

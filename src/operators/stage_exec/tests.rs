@@ -80,6 +80,43 @@ async fn empty_batches_are_left_out() {
     assert_eq!(collect(&plan, 0).await.unwrap().len(), 1);
 }
 
+#[tokio::test]
+async fn the_first_rows_of_a_partition_come_alone_where_a_stage_wants_them() {
+    #[derive(Debug)]
+    struct DoubleTwo;
+
+    impl PlanStage for DoubleTwo {
+        fn name(&self) -> &'static str {
+            "double"
+        }
+
+        fn reads(&self) -> Vec<Read> {
+            Double.reads()
+        }
+
+        fn adds(&self) -> Vec<FieldRef> {
+            Double.adds()
+        }
+
+        fn first_rows(&self) -> Option<usize> {
+            Some(2)
+        }
+
+        fn start(&self, _: usize, _: &TaskContext, _: &ExecutionPlanMetricsSet) -> Result<Box<dyn StageWorker>> {
+            Ok(Box::new(PureStage(Arc::new(Double))))
+        }
+    }
+
+    let batches = async |input: Vec<RecordBatch>| {
+        let plan = StageExec::try_new(memory(&[input]), Arc::new(DoubleTwo)).unwrap();
+        let batches = collect(&plan, 0).await.unwrap();
+        batches.iter().map(|batch| column(batch, "double")).collect::<Vec<_>>()
+    };
+    let long = vec![numbers([]), numbers([1, 2, 3, 4]), numbers([5, 6, 7])];
+    assert_eq!(batches(long).await, [vec![2, 4], vec![6, 8], vec![10, 12, 14]]);
+    assert_eq!(batches(vec![numbers([1, 2]), numbers([3, 4, 5])]).await, [vec![2, 4], vec![6, 8, 10]]);
+}
+
 #[test]
 fn a_missing_column_is_named_when_the_plan_is_built() {
     let other = Arc::new(Schema::new(vec![Field::new("other", DataType::Int32, true)]));
