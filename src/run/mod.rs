@@ -27,6 +27,7 @@ mod report;
 mod revision;
 mod score;
 mod sql_tables;
+mod steps;
 mod table;
 mod verify;
 

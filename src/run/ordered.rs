@@ -13,10 +13,16 @@ use crate::run::RunError;
 /// How much a part may give before its turn.
 const GIVEN_AHEAD: usize = 2;
 
-/// Where the work on a part leaves what it gives.
+/// Where the work on a part leaves what it gives. Clones are the same place.
 pub(super) struct PartSink<T> {
     given: mpsc::UnboundedSender<Given<T>>,
     room: Arc<Semaphore>,
+}
+
+impl<T> Clone for PartSink<T> {
+    fn clone(&self) -> Self {
+        PartSink { given: self.given.clone(), room: Arc::clone(&self.room) }
+    }
 }
 
 /// What a part gave, and the room that it takes until it is taken.
@@ -40,10 +46,15 @@ impl<T: Send + 'static> PartSink<T> {
         self.leave(|| What::InTheMaking(tokio::spawn(async { make() }))).await
     }
 
+    /// Whether anybody will take what is left here.
+    pub(super) fn is_open(&self) -> bool {
+        !self.given.is_closed()
+    }
+
     async fn leave(&self, what: impl FnOnce() -> What<T>) -> bool {
         // The semaphore is never closed: work whose run has ended is stopped while it waits.
         let Ok(room) = Arc::clone(&self.room).acquire_owned().await else { return false };
-        !self.given.is_closed() && self.given.send(Given(what(), Some(room))).is_ok()
+        self.is_open() && self.given.send(Given(what(), Some(room))).is_ok()
     }
 }
 

@@ -20,6 +20,7 @@ use crate::run::journal::PartRecord;
 use crate::run::output::Buffer;
 use crate::run::profile::sum_of;
 use crate::run::report::Progress;
+use crate::run::steps::Steps;
 use crate::run::{RunError, ScoreJob};
 use crate::storage::{Location, StorageError, Upload};
 use crate::table::{DataFile, Table, TableError, statistics, table_schema, table_type};
@@ -76,45 +77,47 @@ pub(super) struct PartJob {
 }
 
 impl PartJob {
-    /// Scores the part and writes its file; nothing is recorded.
+    /// Scores the part and writes its file, on a thread that has no part where there is one; nothing is recorded.
     ///
     /// Memory: a batch on its way through the stages, a row group being encoded, and what an upload buffers.
     pub(super) async fn run(self) -> Result<PartRecord, RunError> {
         let started = Instant::now();
+        let _at_work = self.progress.begin_part();
+        let part = Arc::new(self);
+        let PartJob { job, progress, failures, .. } = part.as_ref();
         // A plan is executed once: a part that is done again gets a new one.
-        let plan = self.job.plan(&self.part)?;
-        let mut batches = plan.execute(0, self.job.context.task_ctx())?;
-        let mut encoder = PartEncoder::new(FileFormat::Parquet, &self.columns.encoded, &self.job.row_groups);
-        let (mut counts, mut file, mut failed) = (Counts::default(), None, Failures::default());
+        let plan = job.plan(&part.part)?;
+        let mut batches = plan.execute(0, job.context.task_ctx())?;
+        let mut writing = Steps::new(PartWriter::new(&part));
+        let (mut counts, mut failed) = (Counts::default(), Failures::default());
         while let Some(batch) = batches.next().await {
-            let batch = batch.map_err(|error| self.job.input.failed(&self.part, error))?;
-            let width = self.job.columns.len();
-            if self.failures.is_some() {
+            let batch = batch.map_err(|error| job.input.failed(&part.part, error))?;
+            if failures.is_some() {
                 failed.add(&batch)?;
             }
-            let batch = account_for(batch, width, self.job.on_error, &self.progress, &mut counts)?;
-            if let Some(encoded) = encoder.encode(&self.columns.convert(batch)?)? {
-                self.append(&mut file, encoded).await?;
-            }
+            let batch = account_for(batch, job.columns.len(), job.on_error, progress, &mut counts)?;
+            let write = async move |mut writer: PartWriter| {
+                writer.write(batch).await?;
+                Ok(writer)
+            };
+            writing.step(progress.parts_at_work() < job.threads, write).await?;
         }
         drop(batches);
-        if let Some(encoded) = encoder.finish()? {
-            self.append(&mut file, encoded).await?;
-        }
-        let failures = match &self.failures {
-            Some(table) if !failed.is_empty() => Some(table.write(&self.job, &self.part, &failed, &self.name).await?),
+        let file = writing.finish().await?.finish().await?;
+        let failures = match failures {
+            Some(table) if !failed.is_empty() => Some(table.write(job, &part.part, &failed, &part.name).await?),
             _ => None,
         };
-        self.check_unchanged().await?;
+        part.check_unchanged().await?;
         let file = match file {
-            Some(file) => Some(file.finish(&self.columns.written, &self.name).await?),
+            Some(file) => Some(file.finish(&part.columns.written, &part.name).await?),
             None => None,
         };
         let scanned = sum_of("bytes_scanned", &plan) as u64;
-        let bytes_read = if scanned > 0 { scanned } else { self.part.bytes() };
-        self.progress.add_part(bytes_read, self.part.bytes());
+        let bytes_read = if scanned > 0 { scanned } else { part.part.bytes() };
+        progress.add_part(bytes_read, part.part.bytes());
         Ok(PartRecord {
-            part: self.number,
+            part: part.number,
             file,
             failures,
             sessions: counts.sessions,
@@ -122,14 +125,6 @@ impl PartJob {
             bytes_read,
             seconds: started.elapsed().as_secs_f64(),
         })
-    }
-
-    async fn append(&self, file: &mut Option<PartFile>, encoded: Encoded) -> Result<(), RunError> {
-        let file = match file {
-            Some(file) => file,
-            none => none.insert(PartFile::begin(&self.table, &self.name, &self.columns.encoded, &self.job).await?),
-        };
-        file.append(encoded).await
     }
 
     /// Fails if the input is not any more what the plan was made for. What was read before was of one version then.
@@ -141,6 +136,44 @@ impl PartJob {
         }
         let (expected, found_now) = (found.meta.e_tag.clone(), now.e_tag);
         Err(StorageError::Changed { target: found.location.to_string(), expected, found: found_now }.into())
+    }
+}
+
+/// What encodes the rows of a part, and its file once a row group is ready.
+struct PartWriter {
+    part: Arc<PartJob>,
+    encoder: PartEncoder,
+    file: Option<PartFile>,
+}
+
+impl PartWriter {
+    fn new(part: &Arc<PartJob>) -> Self {
+        let encoder = PartEncoder::new(FileFormat::Parquet, &part.columns.encoded, &part.job.row_groups);
+        PartWriter { part: Arc::clone(part), encoder, file: None }
+    }
+
+    async fn write(&mut self, batch: RecordBatch) -> Result<(), RunError> {
+        match self.encoder.encode(&self.part.columns.convert(batch)?)? {
+            Some(encoded) => self.append(encoded).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The file with all rows in it; `None` if there is no row.
+    async fn finish(mut self) -> Result<Option<PartFile>, RunError> {
+        if let Some(encoded) = self.encoder.finish()? {
+            self.append(encoded).await?;
+        }
+        Ok(self.file)
+    }
+
+    async fn append(&mut self, encoded: Encoded) -> Result<(), RunError> {
+        let PartJob { table, name, columns, job, .. } = self.part.as_ref();
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(PartFile::begin(table, name, &columns.encoded, job).await?),
+        };
+        file.append(encoded).await
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a run counts: while it goes on, and at its end.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -26,6 +27,16 @@ pub struct Progress {
     failed: [AtomicU64; FaultCode::ALL.len()],
     bytes_read: AtomicU64,
     bytes_of_finished_parts: AtomicU64,
+    parts_at_work: AtomicUsize,
+}
+
+/// A part that is worked on, until it is dropped.
+pub(super) struct PartAtWork(Arc<Progress>);
+
+impl Drop for PartAtWork {
+    fn drop(&mut self) {
+        self.0.parts_at_work.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Progress {
@@ -40,6 +51,7 @@ impl Progress {
             failed: Default::default(),
             bytes_read: AtomicU64::new(0),
             bytes_of_finished_parts: AtomicU64::new(0),
+            parts_at_work: AtomicUsize::new(0),
         }
     }
 
@@ -61,6 +73,17 @@ impl Progress {
 
     pub(super) fn add_failed(&self, code: FaultCode) {
         self.failed[code as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a part as worked on.
+    pub(super) fn begin_part(self: &Arc<Self>) -> PartAtWork {
+        self.parts_at_work.fetch_add(1, Ordering::Relaxed);
+        PartAtWork(Arc::clone(self))
+    }
+
+    /// How many parts are worked on.
+    pub(super) fn parts_at_work(&self) -> usize {
+        self.parts_at_work.load(Ordering::Relaxed)
     }
 
     pub(super) fn add_part(&self, bytes_read: u64, bytes_of_part: u64) {

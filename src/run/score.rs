@@ -12,12 +12,13 @@ use crate::engine::{EngineError, InputPart, Scoring, SessionInput};
 use crate::operators::NormContext;
 use crate::operators::row_group::RowGroupOptions;
 use crate::run::account::{Counts, account_for};
-use crate::run::encode::{Encoded, PartEncoder};
+use crate::run::encode::{Encoded, PartEncoder, RowEncoder};
 use crate::run::ordered::{OrderedParts, PartSink};
 use crate::run::output::Output;
 use crate::run::part_plans::PartPlans;
 use crate::run::profile::{PlanProfile, sum_of};
 use crate::run::report::{Progress, RunReport};
+use crate::run::steps::Steps;
 use crate::run::{OutputTarget, RunError};
 use crate::storage::Storage;
 
@@ -123,44 +124,56 @@ struct PartWorker {
 }
 
 impl PartWorker {
-    async fn score(mut self, sink: PartSink<Encoded>) -> Result<(), RunError> {
-        let plan = self.job.plan(&self.part)?;
-        let mut batches = plan.execute(0, self.job.context.task_ctx())?;
+    /// Scores the part and leaves its rows encoded, until nobody will take them. A thread that has no part encodes Parquet here.
+    async fn score(self, sink: PartSink<Encoded>) -> Result<(), RunError> {
+        let PartWorker { part, job, encoder, progress, profile } = self;
+        let _at_work = progress.begin_part();
+        let plan = job.plan(&part)?;
+        let mut batches = plan.execute(0, job.context.task_ctx())?;
+        let rows = encoder.rows();
+        let mut encoding = Steps::new(encoder);
         while let Some(batch) = batches.next().await {
-            let columns = self.job.columns.len();
-            let batch = batch.map_err(|error| self.job.input.failed(&self.part, error))?;
-            let batch = account_for(batch, columns, self.job.on_error, &self.progress, &mut Counts::default())?;
-            if !self.encode(batch, &sink).await? {
+            let batch = batch.map_err(|error| job.input.failed(&part, error))?;
+            let batch = account_for(batch, job.columns.len(), job.on_error, &progress, &mut Counts::default())?;
+            match &rows {
+                Some((rows, at_once)) => leave_rows(&batch, rows, *at_once, &sink).await,
+                None => {
+                    let sink = sink.clone();
+                    let encode = async move |mut encoder: PartEncoder| {
+                        if let Some(encoded) = encoder.encode(&batch)? {
+                            sink.send(encoded).await;
+                        }
+                        Ok(encoder)
+                    };
+                    encoding.step(progress.parts_at_work() < job.threads, encode).await?;
+                }
+            }
+            if !sink.is_open() {
                 return Ok(());
             }
         }
         drop(batches);
-        if let Some(encoded) = self.encoder.finish()? {
+        if let Some(encoded) = encoding.finish().await?.finish()? {
             sink.send(encoded).await;
         }
-        let (scanned, bytes) = (sum_of("bytes_scanned", &plan) as u64, self.part.bytes());
-        self.progress.add_part(if scanned > 0 { scanned } else { bytes }, bytes);
-        self.profile.lock().unwrap_or_else(PoisonError::into_inner).add(&plan);
+        let (scanned, bytes) = (sum_of("bytes_scanned", &plan) as u64, part.bytes());
+        progress.add_part(if scanned > 0 { scanned } else { bytes }, bytes);
+        profile.lock().unwrap_or_else(PoisonError::into_inner).add(&plan);
         Ok(())
     }
+}
 
-    /// Encodes rows and leaves what is ready. `false` if nobody will take it.
-    ///
-    /// Where rows stand for themselves they are encoded on any thread, while this one goes on to the next: lines of text cost many
-    /// times what scoring costs, and there is only one part whose lines are wanted now.
-    async fn encode(&mut self, batch: RecordBatch, sink: &PartSink<Encoded>) -> Result<bool, RunError> {
-        let Some((rows, at_once)) = self.encoder.rows() else {
-            return Ok(match self.encoder.encode(&batch)? {
-                Some(encoded) => sink.send(encoded).await,
-                None => true,
-            });
-        };
-        for from in (0..batch.num_rows()).step_by(at_once) {
-            let (rows, slice) = (rows.clone(), batch.slice(from, at_once.min(batch.num_rows() - from)));
-            if !sink.send_made_by(move || rows.encode(&slice)).await {
-                return Ok(false);
-            }
+/// Leaves the rows of a batch, so many at once, in a format in which they stand for themselves.
+///
+/// They are encoded on any thread, while this one goes on to the next: lines of text cost many times what scoring costs, and there
+/// is only one part whose lines are wanted now.
+async fn leave_rows(batch: &RecordBatch, rows: &RowEncoder, at_once: usize, sink: &PartSink<Encoded>) {
+    for from in (0..batch.num_rows()).step_by(at_once) {
+        let (rows, slice) = (rows.clone(), batch.slice(from, at_once.min(batch.num_rows() - from)));
+        if !sink.send_made_by(move || rows.encode(&slice)).await {
+            return;
         }
-        Ok(true)
     }
+    // Scoring goes on without waiting for anything: where no other thread is free, lines would come after the next batch.
+    tokio::task::yield_now().await;
 }
