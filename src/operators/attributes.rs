@@ -15,6 +15,10 @@ use crate::scoring::AgeBands;
 /// The number of a null or blank value.
 pub(super) const NULL_ID: u32 = 0;
 
+/// So many rows of a partition come before all others: who waits for the first one should not wait for the groups of a whole batch,
+/// nor for those of all values of a dictionary.
+pub(super) const FIRST_ROWS: usize = 8;
+
 /// The values of one attribute, numbered from 1 in the order of their first appearance.
 #[derive(Debug, Default)]
 pub(super) struct AttributeValues {
@@ -49,7 +53,7 @@ impl AttributeValues {
         id
     }
 
-    /// The number of each row's value. A dictionary column costs an index a row, any other column a hash a row.
+    /// The number of each row's value. A dictionary column costs an index a row, any other column, and the first rows, a hash a row.
     pub(super) fn ids_of(&mut self, column: &ArrayRef) -> Result<Vec<u32>, ArrowError> {
         let dictionary = match column.data_type() {
             DataType::Dictionary(key, _) if **key == DataType::Int32 => Arc::clone(column),
@@ -60,8 +64,8 @@ impl AttributeValues {
         };
         let dictionary = dictionary.as_dictionary::<Int32Type>();
         let (keys, values) = (dictionary.keys(), dictionary.values());
-        // What has a number is looked for in the norms: the few rows that come first shall not wait for the values of all others.
-        if keys.len() < values.len() {
+        // Groups are looked for of each value that has a number.
+        if keys.len() <= FIRST_ROWS && keys.len() < values.len() {
             let text = cast(values, &DataType::Utf8)?;
             let text: &StringArray = text.as_string();
             let value = |key: i32| text.is_valid(key as usize).then(|| text.value(key as usize));

@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 use crate::instrument::Instrument;
 use crate::model::norm::{GroupId, GroupNorms};
 use crate::norms::{Chain, ChainTemplate, GroupToken, NormStore};
-use crate::operators::attributes::{Attribute, NULL_ID};
+use crate::operators::attributes::{Attribute, FIRST_ROWS, NULL_ID};
 use crate::operators::norm_lookup::NormContext;
 use crate::operators::stage_exec::{PlanStage, StageWorker, external};
 use crate::scoring::{ChainLink, NO_GROUP, PercentileInputs, Percentiles, Read};
@@ -38,9 +38,6 @@ const ROWS_BYTES: usize = 8 << 10;
 
 /// How many groups a worker loads together at most: so many that few of them lie in a row group alone.
 const MOST_LOADS: usize = 4_096;
-
-/// How many rows come before the groups of a whole batch are loaded, so that who waits for the first one waits for few groups.
-const FIRST_ROWS: usize = 8;
 
 impl PercentilesStage {
     /// Percentiles by a norm chain, for sessions whose attributes are columns of `input`.

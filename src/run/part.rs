@@ -77,9 +77,10 @@ pub(super) struct PartJob {
 }
 
 impl PartJob {
-    /// Scores the part and writes its file, on a thread that has no part where there is one; nothing is recorded.
+    /// Scores the part and writes its file, the latter on a thread that has no part where there is one; nothing is recorded.
     ///
-    /// Memory: a batch on its way through the stages, a row group being encoded, and what an upload buffers.
+    /// Memory: a batch on its way through the stages or, where another thread writes, two; a row group being encoded; and what an
+    /// upload buffers.
     pub(super) async fn run(self) -> Result<PartRecord, RunError> {
         let started = Instant::now();
         let _at_work = self.progress.begin_part();

@@ -79,9 +79,9 @@ impl ScoreJob {
 
     /// Scores everything and makes the result visible.
     ///
-    /// Memory: for each part that [`ScoreJob::threads`] allows a batch on its way through the stages and one row group being encoded,
-    /// and as many encoded row groups again that wait for their turn (of other formats than Parquet: some slices of a thousand
-    /// rows); for Parquet also the footer. Dropped, it stops at once and leaves no target.
+    /// Memory: for each part that [`ScoreJob::threads`] allows a batch on its way through the stages (two where another thread
+    /// encodes) and one row group being encoded, and as many encoded row groups again that wait for their turn (of other formats
+    /// than Parquet: some slices of a thousand rows); for Parquet also the footer. Dropped, it stops at once and leaves no target.
     pub async fn run(
         &self,
         storage: &Storage,

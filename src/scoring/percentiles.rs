@@ -19,6 +19,9 @@ use crate::scoring::stage::{nulls_of, primitive, result_fields, values};
 use crate::scoring::style::dictionary;
 use crate::scoring::{LFI_KEY, Read, ScoringError};
 
+/// A group that a chain names: its number and its norms.
+type Group = (GroupId, Arc<GroupNorms>);
+
 /// One link of the norm chain over a batch: the group that each row's attributes name.
 #[derive(Debug, Clone, Copy)]
 pub struct ChainLink<'a> {
@@ -147,61 +150,56 @@ struct Answers {
 ///
 /// Groups are looked up one after the other rather than merged into one array per combination of attributes: combinations can
 /// be as many as sessions, while groups are few enough to stay in the processor's caches, and the first group answers nearly
-/// always. So that one is asked scale by scale, in loops without a branch that is hard to foresee; a row of which it leaves a
-/// scale open is answered anew, by its whole chain.
+/// always. So that one is asked scale by scale, in loops without a branch that is hard to foresee; what it leaves open is asked
+/// of the whole chain.
 fn look_up(raw: &PerScale<&[i16]>, inputs: PercentileInputs<'_>) -> Answers {
     let rows = raw[Scale::Ce].len();
     let mut answers = Answers {
         percentiles: PerScale::from_fn(|_| vec![0.0; rows]),
         groups: PerScale::from_fn(|_| vec![PUBLISHED_ID; rows]),
     };
-    let first = |row| inputs.chain.iter().find_map(|link| link.group(row));
-    let first: Vec<Option<&(GroupId, Arc<GroupNorms>)>> = (0..rows).map(first).collect();
-    let mut open = vec![false; rows];
+    let groups = |row| inputs.chain.iter().filter_map(move |link| link.group(row));
+    let first: Vec<Option<&Group>> = (0..rows).map(|row| groups(row).next()).collect();
+    // One bit a scale.
+    let mut open = vec![0u8; rows];
     for scale in Scale::ALL {
         let slots = answers.percentiles[scale].iter_mut().zip(&mut answers.groups[scale]).zip(&mut open);
         for (((percentile, group), open), (first, &raw)) in slots.zip(first.iter().zip(raw[scale])) {
-            let held = first.and_then(|(id, norms)| Some((*id, norms.scales[scale].exact(raw.into())?)));
-            match held {
+            match first.and_then(|first| held(first, scale, raw)) {
                 Some(answer) => (*group, *percentile) = answer,
-                None => *open = true,
+                None => *open |= 1 << scale as u8,
             }
         }
     }
-    for row in (0..rows).filter(|&row| open[row]) {
-        look_up_row(row, raw, inputs, &mut answers);
+    for row in (0..rows).filter(|&row| open[row] != 0) {
+        let held = |group: &Group, scale| held(group, scale, raw[scale][row]);
+        let mut answer = |scale, held: Option<(GroupId, f64)>| {
+            let published = || (PUBLISHED_ID, published_answer(&inputs.published[scale], raw[scale][row].into()));
+            (answers.groups[scale][row], answers.percentiles[scale][row]) = held.unwrap_or_else(published);
+        };
+        match inputs.scope {
+            ChainScope::PerScale => {
+                for scale in Scale::ALL.into_iter().filter(|&scale| open[row] >> scale as u8 & 1 == 1) {
+                    answer(scale, groups(row).find_map(|group| held(group, scale)));
+                }
+            }
+            ChainScope::PerSession => {
+                let holds_all = |group: &&Group| Scale::ALL.iter().all(|&scale| held(group, scale).is_some());
+                let holder = groups(row).find(holds_all);
+                Scale::ALL.into_iter().for_each(|scale| answer(scale, holder.and_then(|group| held(group, scale))));
+            }
+        }
     }
     answers
 }
 
-/// Answers one row by its whole chain.
-fn look_up_row(row: usize, raw: &PerScale<&[i16]>, inputs: PercentileInputs<'_>, answers: &mut Answers) {
-    let raw = PerScale::from_fn(|scale| i32::from(raw[scale][row]));
-    let mut answer = PerScale::from_fn(|scale| (PUBLISHED_ID, published_answer(&inputs.published[scale], raw[scale])));
-    let mut open = PerScale([true; Scale::ALL.len()]);
-    for (id, norms) in inputs.chain.iter().filter_map(|link| link.group(row)) {
-        let found = PerScale::from_fn(|scale| norms.scales[scale].exact(raw[scale]));
-        if inputs.scope == ChainScope::PerSession && found.iter().any(|(_, found)| found.is_none()) {
-            continue;
-        }
-        for (scale, found) in found.iter() {
-            if let (true, Some(percentile)) = (open[scale], *found) {
-                answer[scale] = (*id, percentile);
-                open[scale] = false;
-            }
-        }
-        if open.0 == [false; Scale::ALL.len()] {
-            break;
-        }
-    }
-    for (scale, (id, percentile)) in answer.iter() {
-        answers.groups[scale][row] = *id;
-        answers.percentiles[scale][row] = *percentile;
-    }
+/// What a group says of a raw score, if it holds it.
+fn held((id, norms): &Group, scale: Scale, raw: i16) -> Option<(GroupId, f64)> {
+    Some((*id, norms.scales[scale].exact(raw.into())?))
 }
 
 impl<'a> ChainLink<'a> {
-    fn group(&self, row: usize) -> Option<&'a (GroupId, Arc<GroupNorms>)> {
+    fn group(&self, row: usize) -> Option<&'a Group> {
         self.groups.get(self.group_of_row[row] as usize)?.as_ref()
     }
 }
