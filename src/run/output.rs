@@ -57,8 +57,8 @@ impl Target {
     /// Understands a target.
     ///
     /// `-` is standard output, as NDJSON unless a format is given. A name that ends in `/`, an existing local folder, a
-    /// name without an extension and no format but Parquet, and anything that is to be Delta, is the folder of a table.
-    /// Anything else is a file, whose format the extension says unless one is given.
+    /// name without an extension and no format but Parquet that is no local file, and anything that is to be Delta, is the folder
+    /// of a table. Anything else is a file, whose format the extension says unless one is given.
     pub fn new(storage: &Storage, target: &str, format: Option<ResultFormat>) -> Result<Self, RunError> {
         let file_format = match format {
             Some(ResultFormat::Delta) if target == STDIN => return Err(RunError::DeltaToStdout),
@@ -72,9 +72,10 @@ impl Target {
         let location = storage.open(target)?;
         let named = format_of_name(target).filter(|(_, compression)| *compression == Compression::None);
         let has_extension = location.path.extension().is_some();
-        let is_folder = location.is_folder()
-            || location.file_path().is_some_and(|path| path.is_dir())
-            || (!has_extension && matches!(file_format, None | Some(FileFormat::Parquet)));
+        let is_folder = match location.file_path().and_then(|path| path.metadata().ok()) {
+            Some(there) if !location.is_folder() => there.is_dir(),
+            _ => location.is_folder() || (!has_extension && matches!(file_format, None | Some(FileFormat::Parquet))),
+        };
         match (is_folder, file_format, named) {
             (true, None, _) => Ok(Target::Table(location, None)),
             (true, Some(FileFormat::Parquet), _) => Ok(Target::Table(location, Some(TableFormat::Parquet))),

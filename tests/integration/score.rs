@@ -114,6 +114,23 @@ fn an_existing_target_is_replaced_only_when_asked() {
 }
 
 #[test]
+fn a_file_that_exists_is_a_file_whatever_its_name() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("out");
+    fs::write(&out, "precious").unwrap();
+    let score = |more: &[&str]| {
+        let mut command = normstream();
+        command.arg("score").arg(golden("sessions.parquet")).arg("--to").arg(&out).args(more);
+        command.assert()
+    };
+    score(&[]).code(2).stderr(contains("give --format parquet"));
+    score(&["--format", "parquet"]).code(2).stderr(contains("exists: give --overwrite"));
+    assert_eq!(fs::read_to_string(&out).unwrap(), "precious");
+    score(&["--format", "parquet", "--overwrite"]).success();
+    assert!(fs::read(&out).unwrap().starts_with(b"PAR1"));
+}
+
+#[test]
 fn a_file_whose_name_says_no_format_needs_one() {
     normstream()
         .arg("score")
