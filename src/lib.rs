@@ -78,4 +78,5 @@ pub mod run;
 pub mod scoring;
 pub mod storage;
 pub mod table;
+mod tasks;
 pub mod telemetry;

@@ -11,6 +11,7 @@ use crate::norms::error::NormError;
 use crate::norms::source::GroupName;
 use crate::norms::stats::Counters;
 use crate::norms::store::FoundGroup;
+use crate::tasks::let_go_of_last_task;
 
 /// What is kept of a group: `None` if no source has it.
 type Held = Option<Arc<FoundGroup>>;
@@ -77,10 +78,7 @@ impl GroupCache {
                 self.keep(place, &held);
                 all[index] = Some(held);
             }
-            // The last task that a busy worker wakes is one that no other worker takes over. Let that be one with nothing to do.
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn(std::future::ready(()));
-            }
+            let_go_of_last_task();
         }
         let mut found = Vec::with_capacity(names.len());
         for (held, name) in all.into_iter().zip(names) {

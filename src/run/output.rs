@@ -72,10 +72,11 @@ impl Target {
         let location = storage.open(target)?;
         let named = format_of_name(target).filter(|(_, compression)| *compression == Compression::None);
         let has_extension = location.path.extension().is_some();
-        let is_folder = match location.file_path().and_then(|path| path.metadata().ok()) {
-            Some(there) if !location.is_folder() => there.is_dir(),
-            _ => location.is_folder() || (!has_extension && matches!(file_format, None | Some(FileFormat::Parquet))),
-        };
+        let is_folder = location.is_folder()
+            || match location.file_path().and_then(|path| path.metadata().ok()) {
+                Some(there) => there.is_dir(),
+                None => !has_extension && matches!(file_format, None | Some(FileFormat::Parquet)),
+            };
         match (is_folder, file_format, named) {
             (true, None, _) => Ok(Target::Table(location, None)),
             (true, Some(FileFormat::Parquet), _) => Ok(Target::Table(location, Some(TableFormat::Parquet))),

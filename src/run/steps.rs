@@ -1,10 +1,9 @@
 //! Steps of work, one after the other, that can be done on another thread while the next is prepared.
 
-use std::future::ready;
-
 use tokio::task::JoinSet;
 
 use crate::run::RunError;
+use crate::tasks::let_go_of_last_task;
 
 /// What is worked with, step by step. Dropped, it stops the step that goes on.
 pub(super) struct Steps<W> {
@@ -19,7 +18,7 @@ impl<W: Send + 'static> Steps<W> {
     }
 
     /// Does a step once the one before is done: here, or, where a thread has nothing to do, on that, while whoever asks goes on.
-    /// An error of a step comes with the next, or at the end.
+    /// An error of a step done there comes with the next, or at the end.
     pub(super) async fn step<F>(&mut self, thread_is_free: bool, step: impl FnOnce(W) -> F) -> Result<(), RunError>
     where
         F: Future<Output = Result<W, RunError>> + Send + 'static,
@@ -30,8 +29,7 @@ impl<W: Send + 'static> Steps<W> {
             return Ok(());
         }
         self.elsewhere.spawn(step(worker));
-        // The last task that a busy thread begins is one that no other takes over. Let that be one with nothing to do.
-        tokio::spawn(ready(()));
+        let_go_of_last_task();
         Ok(())
     }
 

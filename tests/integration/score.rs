@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use arrow::array::RecordBatch;
+use assert_cmd::assert::Assert;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Encoding;
 use parquet::file::properties::WriterProperties;
@@ -14,11 +15,16 @@ use tempfile::{TempDir, tempdir};
 
 use crate::support::{booleans, golden, integers, normstream, read_parquet, strings};
 
-/// Scores the golden sessions, or a rewriting of them, and reads the result.
+/// Scores the golden sessions, or a rewriting of them, into a target.
+fn score(input: &Path, target: &Path, more: &[&str]) -> Assert {
+    normstream().arg("score").arg(input).arg("--to").arg(target).args(more).assert()
+}
+
+/// The same, and reads the result.
 fn scored(input: &Path, more: &[&str]) -> RecordBatch {
     let folder = tempdir().unwrap();
     let out = folder.path().join("out.parquet");
-    normstream().arg("score").arg(input).arg("--to").arg(&out).args(more).assert().success();
+    score(input, &out, more).success();
     read_parquet(&out)
 }
 
@@ -102,14 +108,9 @@ fn an_existing_target_is_replaced_only_when_asked() {
     let folder = tempdir().unwrap();
     let out = folder.path().join("out.csv");
     fs::write(&out, "precious").unwrap();
-    let score = |more: &[&str]| {
-        let mut command = normstream();
-        command.arg("score").arg(golden("sessions.parquet")).arg("--to").arg(&out).args(more);
-        command.assert()
-    };
-    score(&[]).code(2).stderr(contains("exists: give --overwrite"));
+    score(&golden("sessions.parquet"), &out, &[]).code(2).stderr(contains("exists: give --overwrite"));
     assert_eq!(fs::read_to_string(&out).unwrap(), "precious");
-    score(&["--overwrite"]).success();
+    score(&golden("sessions.parquet"), &out, &["--overwrite"]).success();
     assert!(fs::read_to_string(&out).unwrap().starts_with("session_id,user_id,completed_at,ok,"));
 }
 
@@ -118,15 +119,12 @@ fn a_file_that_exists_is_a_file_whatever_its_name() {
     let folder = tempdir().unwrap();
     let out = folder.path().join("out");
     fs::write(&out, "precious").unwrap();
-    let score = |more: &[&str]| {
-        let mut command = normstream();
-        command.arg("score").arg(golden("sessions.parquet")).arg("--to").arg(&out).args(more);
-        command.assert()
-    };
-    score(&[]).code(2).stderr(contains("give --format parquet"));
-    score(&["--format", "parquet"]).code(2).stderr(contains("exists: give --overwrite"));
+    score(&golden("sessions.parquet"), &out, &[]).code(2).stderr(contains("give --format parquet"));
+    score(&golden("sessions.parquet"), &out, &["--format", "parquet"])
+        .code(2)
+        .stderr(contains("exists: give --overwrite"));
     assert_eq!(fs::read_to_string(&out).unwrap(), "precious");
-    score(&["--format", "parquet", "--overwrite"]).success();
+    score(&golden("sessions.parquet"), &out, &["--format", "parquet", "--overwrite"]).success();
     assert!(fs::read(&out).unwrap().starts_with(b"PAR1"));
 }
 
