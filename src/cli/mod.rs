@@ -98,7 +98,20 @@ pub fn main(args: Args) -> ExitCode {
     }
 }
 
+/// Sets what happens at the points that `FAILPOINTS` names, as `point=actions;…`: so tests stop a run at any of them.
+///
+/// The points are in every build, so that the program that is tested and measured is the one that is used.
+fn set_fail_points() -> Result<(), Error> {
+    let points = std::env::var("FAILPOINTS").unwrap_or_default();
+    for point in points.split(';').filter(|point| !point.is_empty()) {
+        let (name, actions) = point.split_once('=').unwrap_or((point, ""));
+        fail::cfg(name, actions).map_err(|wrong| Error::Usage(format!("FAILPOINTS: {point}: {wrong}")))?;
+    }
+    Ok(())
+}
+
 fn run(args: Args) -> Result<(), Error> {
+    set_fail_points()?;
     let file = args.config.as_deref();
     let load = |flags: Flags| Config::load(file, args.pool.flags(flags)).map_err(Error::from);
     match args.command {

@@ -17,7 +17,7 @@
 //!    cannot be, the error says so, and running again is safe.
 //! 5. Rows stream: memory does not grow with their number.
 
-/// A place where tests end the process without running a destructor, as `kill -9` does. Nothing in other builds.
+/// A place where tests end the process without running a destructor, as `kill -9` does.
 macro_rules! crash_point {
     ($name:literal) => {
         fail::fail_point!($name, |_| std::process::abort())

@@ -72,3 +72,17 @@ fn thirty_kills_lose_no_row_double_none_and_leave_every_table_readable() {
     assert!(summary.is_clean(), "{summary:#?}");
     assert!(summary.saw_old > 0 && summary.saw_new > 0, "{summary:#?}");
 }
+
+#[test]
+fn a_point_that_is_told_nothing_to_do_is_an_error() {
+    let folder = tempdir().unwrap();
+    let table = folder.path().join("table");
+    for (points, named) in
+        [("run-planned", "FAILPOINTS: run-planned: "), ("a=off;b=explode", "FAILPOINTS: b=explode: ")]
+    {
+        let refused = score_into(&table, "parquet").env("FAILPOINTS", points).assert().code(2);
+        let said = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+        assert!(said.contains(named), "{said}");
+        assert!(!table.exists());
+    }
+}
