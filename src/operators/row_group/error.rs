@@ -38,7 +38,7 @@ pub enum RowGroupError {
     #[error("the file has more row groups than Parquet can hold; write larger row groups, or more files")]
     TooManyRowGroups,
     /// The compressor refused its level or its input.
-    #[error("a page or what is said of it could not be compressed")]
+    #[error("a page could not be compressed")]
     Compress(#[source] io::Error),
     /// Arrow could not cast or join the arrays of a column.
     #[error("the arrays of column `{column}` could not be joined")]
@@ -46,7 +46,10 @@ pub enum RowGroupError {
     /// The Parquet library refused the schema or a column.
     #[error("a column could not be encoded as Parquet")]
     Encode(#[source] ParquetError),
-    /// The file could not be written. The only error that may pass when the same rows are written again.
+    /// What the footer will say could not be held in a temporary file.
+    #[error("what the footer will say of the row groups could not be held in a temporary file")]
+    Spool(#[source] io::Error),
+    /// The file could not be written.
     #[error("the Parquet file could not be written")]
     Write(#[source] ParquetError),
 }
@@ -54,7 +57,7 @@ pub enum RowGroupError {
 impl RowGroupError {
     /// Whether writing the same rows again, to a new file, may succeed.
     pub fn retryable(&self) -> bool {
-        matches!(self, RowGroupError::Write(_))
+        matches!(self, RowGroupError::Write(_) | RowGroupError::Spool(_))
     }
 }
 

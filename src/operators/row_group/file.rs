@@ -15,6 +15,7 @@ use parquet::schema::types::SchemaDescriptor;
 use super::column::Encoded;
 use super::error::{Result, RowGroupError};
 use super::schema::FileSchema;
+use super::spool::Spool;
 use super::{EncodedRowGroup, RowGroupOptions};
 use crate::operators::{EncodedFooter, RowGroupCodec};
 
@@ -22,8 +23,9 @@ const MAGIC: &[u8] = b"PAR1";
 
 /// A Parquet file of encoded row groups. Bytes go to `W` as row groups are appended.
 ///
-/// Memory: what page index and footer will say is held encoded and compressed to the [`end`](Self::end), some 100 bytes for each
-/// column of a row group. (The library's writer of files holds it decoded, which is a thousand bytes.)
+/// Memory: none that grows with the row groups. What page index and footer will say of them is held encoded, and where that is more
+/// than half a mebibyte, in temporary files. (The library's writer of files holds it decoded, a thousand bytes for each column of a
+/// row group.)
 ///
 /// Dropped before its end is written it leaves a file without a footer, which no reader accepts.
 pub struct ParquetFile<W: Write + Send> {
@@ -31,30 +33,10 @@ pub struct ParquetFile<W: Write + Send> {
     properties: WriterPropertiesPtr,
     codec: RowGroupCodec,
     rows: i64,
-    held: Vec<Held>,
-}
-
-/// What there is to say of a row group: a part of the page index as it will stand in the file, then the row group as the footer lists
-/// it, but for the places of its page index, which are counted from the beginning of that. Compressed, as bounds and places repeat;
-/// and each in memory of its own, as a buffer of them all would leave holes behind when it grows.
-struct Held {
-    compressed: Box<[u8]>,
-    page_index: usize,
-    row_group: usize,
-}
-
-impl Held {
-    fn new(page_index: &[u8], row_group: &[u8]) -> io::Result<Held> {
-        let compressed = zstd::bulk::compress(&[page_index, row_group].concat(), 1)?.into();
-        Ok(Held { compressed, page_index: page_index.len(), row_group: row_group.len() })
-    }
-
-    /// The two, as they were.
-    fn parts(&self) -> io::Result<(Vec<u8>, Vec<u8>)> {
-        let mut page_index = zstd::bulk::decompress(&self.compressed, self.page_index + self.row_group)?;
-        let row_group = page_index.split_off(self.page_index);
-        Ok((page_index, row_group))
-    }
+    /// The page index of each row group, as it will stand in the file.
+    page_indexes: Spool,
+    /// Each row group as the footer lists it, but for the places of its page index, which are counted from the beginning of that.
+    row_groups: Spool,
 }
 
 impl<W: Write + Send> ParquetFile<W> {
@@ -64,7 +46,8 @@ impl<W: Write + Send> ParquetFile<W> {
         let codec = RowGroupCodec::new(Arc::new(parquet)).map_err(RowGroupError::Encode)?;
         let mut sink = TrackedWrite::new(sink);
         sink.write_all(MAGIC).map_err(write_failed)?;
-        Ok(Self { sink, properties, codec, rows: 0, held: Vec::new() })
+        let (page_indexes, row_groups) = (Spool::default(), Spool::default());
+        Ok(Self { sink, properties, codec, rows: 0, page_indexes, row_groups })
     }
 
     /// The columns.
@@ -81,7 +64,7 @@ impl<W: Write + Send> ParquetFile<W> {
         if expected != found {
             return Err(RowGroupError::ForeignRowGroup { expected, found });
         }
-        let ordinal = i16::try_from(self.held.len()).map_err(|_| RowGroupError::TooManyRowGroups)?;
+        let ordinal = i16::try_from(self.row_groups.len()).map_err(|_| RowGroupError::TooManyRowGroups)?;
         let (mut columns, mut offsets) = (Vec::new(), Vec::new());
         let (schema, properties) = (Arc::clone(self.codec.schema()), Arc::clone(&self.properties));
         let keep_page_index = Box::new(|_: &mut _, _, _, found_columns, found_offsets| {
@@ -121,6 +104,7 @@ impl<W: Write + Send> ParquetFile<W> {
     pub fn end(mut self) -> Result<FileEnd<W>> {
         self.sink.flush().map_err(write_failed)?;
         let footer = self.footer().map_err(RowGroupError::Encode)?;
+        self.page_indexes.rewind().and(self.row_groups.rewind()).map_err(RowGroupError::Spool)?;
         let page_index_at = self.sink.bytes_written();
         Ok(FileEnd { file: self, footer, step: 0, page_index_at, length: 0 })
     }
@@ -140,9 +124,8 @@ impl<W: Write + Send> ParquetFile<W> {
             .set_offset_index(offsets.map(|offsets| vec![offsets]))
             .build();
         let (page_index, footer) = EncodedFooter::encode(&metadata, false).map_err(RowGroupError::Encode)?;
-        let held = Held::new(&page_index, &footer.row_groups().concat()).map_err(RowGroupError::Compress)?;
-        self.held.push(held);
-        Ok(())
+        self.page_indexes.push(&page_index).map_err(RowGroupError::Spool)?;
+        self.row_groups.push(&footer.row_groups().concat()).map_err(RowGroupError::Spool)
     }
 
     /// A row group as the footer lists it, of a page index that begins at `at`. Of the bounds of columns that the library encodes it has
@@ -188,20 +171,16 @@ pub struct FileEnd<W: Write + Send> {
 }
 
 impl<W: Write + Send> FileEnd<W> {
-    fn page_index(&self, number: usize) -> Result<Vec<u8>> {
-        Ok(self.file.held[number].parts().map_err(RowGroupError::Compress)?.0)
-    }
-
     /// The footer before, of and after its row groups.
     fn footer(&mut self, step: usize) -> Result<Vec<u8>> {
-        let held = &self.file.held;
+        let file = &mut self.file;
         let piece = match step {
-            0 => self.footer.head(self.file.rows, held.len()),
-            step if step <= held.len() => {
-                let (_, row_group) = held[step - 1].parts().map_err(RowGroupError::Compress)?;
+            0 => self.footer.head(file.rows, file.row_groups.len()),
+            step if step <= file.row_groups.len() => {
+                let row_group = file.row_groups.read(step - 1).map_err(RowGroupError::Spool)?;
                 let at = self.page_index_at;
-                self.page_index_at += held[step - 1].page_index;
-                self.file.with_page_index_at(at, &row_group).map_err(RowGroupError::Encode)?
+                self.page_index_at += file.page_indexes.length(step - 1);
+                file.with_page_index_at(at, &row_group).map_err(RowGroupError::Encode)?
             }
             _ => {
                 let length = u32::try_from(self.length + self.footer.tail().len());
@@ -218,10 +197,10 @@ impl<W: Write + Send> Iterator for FileEnd<W> {
     type Item = Result<Vec<u8>>;
 
     fn next(&mut self) -> Option<Result<Vec<u8>>> {
-        let (row_groups, step) = (self.file.held.len(), self.step);
+        let (row_groups, step) = (self.file.row_groups.len(), self.step);
         self.step += 1;
         match step.checked_sub(row_groups) {
-            None => Some(self.page_index(step)),
+            None => Some(self.file.page_indexes.read(step).map_err(RowGroupError::Spool)),
             Some(step) if step <= row_groups + 1 => Some(self.footer(step)),
             Some(_) => None,
         }

@@ -34,6 +34,7 @@ mod lists;
 mod pieces;
 mod schema;
 mod shorts;
+mod spool;
 mod stock;
 mod strings;
 #[cfg(test)]

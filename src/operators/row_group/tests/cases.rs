@@ -6,9 +6,10 @@ use arrow::array::{
     Array, ArrayRef, AsArray, DictionaryArray, Float64Array, Int16Array, Int64Array, RecordBatch, StringArray,
     StructArray,
 };
-use arrow::datatypes::{DataType, Field, Fields, Int16Type, Schema, UInt8Type, UInt32Type, UInt64Type};
+use arrow::datatypes::{DataType, Field, Fields, Int16Type, Int64Type, Schema, UInt8Type, UInt32Type, UInt64Type};
 use parquet::basic::{Encoding, PageType};
 use parquet::file::metadata::ParquetMetaData;
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
 use super::*;
 
@@ -107,6 +108,35 @@ fn columns_of_other_types_go_through_the_library_writer() {
     assert_eq!(found.column(0), batch.column(0));
     assert_eq!(found.column(1).as_ref(), &Int64Array::from(vec![80, 70, 80]) as &dyn Array);
     assert_eq!(found.column(2).as_ref(), &StringArray::from(vec!["acting", "acting", "thinking"]) as &dyn Array);
+}
+
+#[test]
+fn a_file_of_more_row_groups_than_memory_is_for_says_of_each_what_it_is() {
+    const ROW_GROUPS: i64 = 3_000;
+    let numbers =
+        |factor: i64| Arc::new(Int64Array::from_iter_values((0..ROW_GROUPS).map(|row| row * factor))) as ArrayRef;
+    let columns = [("one", numbers(1)), ("many", numbers(1 << 40)), ("back", numbers(-7))];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut file = ParquetFile::try_new(Vec::new(), &batch.schema(), &options(2)).unwrap();
+    for row in 0..ROW_GROUPS as usize {
+        let mut encoder = RowGroupEncoder::try_new(&batch.schema(), &options(2)).unwrap();
+        encoder.write(&batch.slice(row, 1)).unwrap();
+        file.append(encoder.finish().unwrap()).unwrap();
+    }
+    let bytes = file.finish().unwrap().into();
+    assert_eq!(read(&bytes, None).columns(), batch.columns());
+    let metadata = metadata_of(&bytes);
+    assert_eq!(metadata.num_row_groups(), ROW_GROUPS as usize);
+    let (columns, offsets) = (metadata.column_index().unwrap(), metadata.offset_index().unwrap());
+    for (number, row_group) in metadata.row_groups().iter().enumerate() {
+        for (column, chunk) in row_group.columns().iter().enumerate() {
+            let page = offsets[number][column].page_locations()[0].offset;
+            assert_eq!(page, chunk.data_page_offset(), "row group {number}");
+            let ColumnIndexMetaData::INT64(index) = &columns[number][column] else { panic!("no index of numbers") };
+            let value = batch.column(column).as_primitive::<Int64Type>().value(number);
+            assert_eq!((index.min_value(0), index.max_value(0)), (Some(&value), Some(&value)), "row group {number}");
+        }
+    }
 }
 
 #[test]
