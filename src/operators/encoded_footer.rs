@@ -9,6 +9,7 @@
 //! [compact protocol](https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md). Here only the ends of
 //! things are found; what they mean is for the library.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -40,9 +41,9 @@ pub(crate) struct EncodedFooter {
 }
 
 impl EncodedFooter {
-    /// Cuts a footer. Fails where it is none, or not whole.
-    pub(crate) fn cut(encoded: &Bytes) -> Result<EncodedFooter> {
-        let mut reader = CompactReader { bytes: encoded, at: 0 };
+    /// Cuts a footer, which comes in blocks. Fails where it is none, or not whole.
+    pub(crate) fn cut(blocks: &[Bytes]) -> Result<EncodedFooter> {
+        let mut reader = CompactReader { blocks, block: &[], at: 0 };
         let (mut field, mut rows) = (0, None);
         let kind = loop {
             let kind = reader.field(&mut field)?;
@@ -58,7 +59,7 @@ impl EncodedFooter {
         let (Some(rows), LIST) = (rows, kind) else {
             return Err(ParquetError::General("the footer has no number of rows and list of row groups".to_owned()));
         };
-        let (head, middle) = (encoded.slice(..rows.start), encoded.slice(rows.end..reader.at));
+        let (head, middle) = (slice(blocks, 0..rows.start), slice(blocks, rows.end..reader.at));
         let (kind, count) = reader.list()?;
         if kind != STRUCT && count > 0 {
             return Err(ParquetError::General("what the footer lists as row groups are none".to_owned()));
@@ -67,9 +68,9 @@ impl EncodedFooter {
         for _ in 0..count {
             let from = reader.at;
             reader.skip_element(kind, DEPTH)?;
-            row_groups.push(encoded.slice(from..reader.at));
+            row_groups.push(slice(blocks, from..reader.at));
         }
-        Ok(EncodedFooter { head, middle, row_groups, tail: encoded.slice(reader.at..) })
+        Ok(EncodedFooter { head, middle, row_groups, tail: slice(blocks, reader.at..usize::MAX) })
     }
 
     /// Encodes the footer of a file, and the page index that stands before it. What the footer says of the places of the page index is
@@ -80,7 +81,7 @@ impl EncodedFooter {
         let mut page_index = Bytes::from(encoded);
         let mut end = page_index.split_off(page_index.len() - FOOTER_SIZE);
         let footer = page_index.split_off(page_index.len() - end.get_u32_le() as usize);
-        Ok((page_index, EncodedFooter::cut(&footer)?))
+        Ok((page_index, EncodedFooter::cut(&[footer])?))
     }
 
     /// The row groups, in file order.
@@ -164,25 +165,56 @@ const SET: u8 = 10;
 const MAP: u8 = 11;
 const STRUCT: u8 = 12;
 
+/// Some of the bytes that come in blocks; those that lie in one block are not copied.
+fn slice(blocks: &[Bytes], range: Range<usize>) -> Bytes {
+    let mut start = 0;
+    let within = blocks.iter().map(|block| {
+        let from = range.start.clamp(start, start + block.len()) - start;
+        let to = range.end.clamp(start, start + block.len()) - start;
+        start += block.len();
+        block.slice(from..to)
+    });
+    let mut pieces: Vec<Bytes> = within.filter(|piece| !piece.is_empty()).collect();
+    match pieces.len() {
+        0 | 1 => pieces.pop().unwrap_or_default(),
+        _ => pieces.concat().into(),
+    }
+}
+
 /// Finds where values end.
 struct CompactReader<'a> {
-    bytes: &'a [u8],
+    /// The blocks after that which is read.
+    blocks: &'a [Bytes],
+    /// What is left of the block that is read.
+    block: &'a [u8],
+    /// How many bytes of all blocks have been read.
     at: usize,
 }
 
 impl CompactReader<'_> {
     fn byte(&mut self) -> Result<u8> {
-        let byte = *self.bytes.get(self.at).ok_or_else(ends_early)?;
-        self.at += 1;
+        while self.block.is_empty() {
+            self.next_block()?;
+        }
+        let byte = self.block[0];
+        (self.block, self.at) = (&self.block[1..], self.at + 1);
         Ok(byte)
     }
 
     fn pass(&mut self, bytes: u64) -> Result<()> {
-        let left = (self.bytes.len() - self.at) as u64;
-        if bytes > left {
-            return Err(ends_early());
+        let mut left = bytes;
+        while left > self.block.len() as u64 {
+            left -= self.block.len() as u64;
+            self.at += self.block.len();
+            self.next_block()?;
         }
-        self.at += bytes as usize;
+        (self.block, self.at) = (&self.block[left as usize..], self.at + left as usize);
+        Ok(())
+    }
+
+    fn next_block(&mut self) -> Result<()> {
+        let (block, blocks) = self.blocks.split_first().ok_or_else(ends_early)?;
+        (self.block, self.blocks) = (block, blocks);
         Ok(())
     }
 
@@ -327,6 +359,10 @@ mod tests {
         file.slice(end - length..end)
     }
 
+    fn cut(encoded: &[u8]) -> Result<EncodedFooter> {
+        EncodedFooter::cut(&[Bytes::copy_from_slice(encoded)])
+    }
+
     fn decode(encoded: &[u8]) -> ParquetMetaData {
         ParquetMetaDataReader::decode_metadata(encoded).unwrap()
     }
@@ -335,16 +371,31 @@ mod tests {
     fn a_footer_put_together_of_its_own_row_groups_is_the_same() {
         for row_groups in [0, 1, 14, 15, 16, 127, 128, 300] {
             let encoded = footer(row_groups);
-            let cut = EncodedFooter::cut(&encoded).unwrap();
+            let cut = cut(&encoded).unwrap();
             assert_eq!(cut.row_groups().len(), row_groups);
             assert_eq!(cut.with(row_groups as i64, row_groups, &cut.row_groups().concat()), encoded);
         }
     }
 
     #[test]
+    fn a_footer_in_blocks_is_cut_at_the_same_places() {
+        let encoded = footer(15);
+        let whole = cut(&encoded).unwrap();
+        for length in [1, 2, 3, 5, 64, 1_000, encoded.len(), encoded.len() + 1] {
+            let blocks: Vec<Bytes> = encoded.chunks(length).map(Bytes::copy_from_slice).collect();
+            let cut = EncodedFooter::cut(&blocks).unwrap();
+            assert_eq!(cut.row_groups(), whole.row_groups(), "blocks of {length}");
+            assert_eq!(cut.with(15, 15, &cut.row_groups().concat()), encoded, "blocks of {length}");
+            let error = EncodedFooter::cut(&blocks[..blocks.len() - 1]).unwrap_err();
+            let cut_short = "EOF: the footer ends within a value";
+            assert!(length < 64 || error.to_string() == cut_short, "blocks of {length}: {error}");
+        }
+    }
+
+    #[test]
     fn a_footer_of_some_row_groups_says_of_them_what_the_whole_says() {
         let encoded = footer(20);
-        let (whole, cut) = (decode(&encoded), EncodedFooter::cut(&encoded).unwrap());
+        let (whole, cut) = (decode(&encoded), cut(&encoded).unwrap());
         let some = decode(&cut.with(2, 2, &cut.row_groups()[7..9].concat()));
         assert_eq!(some.row_groups(), &whole.row_groups()[7..9]);
         assert_eq!(some.file_metadata().num_rows(), 2);
@@ -355,16 +406,16 @@ mod tests {
     #[test]
     fn a_footer_cut_short_within_its_row_groups_is_refused() {
         let encoded = footer(3);
-        let tail = EncodedFooter::cut(&encoded).unwrap().tail.len();
+        let tail = cut(&encoded).unwrap().tail.len();
         for length in 0..encoded.len() - tail {
-            let error = EncodedFooter::cut(&encoded.slice(..length)).unwrap_err();
+            let error = cut(&encoded.slice(..length)).unwrap_err();
             assert_eq!(error.to_string(), "EOF: the footer ends within a value", "{length} of {} bytes", encoded.len());
         }
     }
 
     #[test]
     fn what_is_no_footer_is_refused() {
-        let refused = |bytes: &[u8]| EncodedFooter::cut(&Bytes::copy_from_slice(bytes)).unwrap_err().to_string();
+        let refused = |bytes: &[u8]| cut(bytes).unwrap_err().to_string();
         assert_eq!(refused(&[STOP]), "Parquet error: the footer has no number of rows and list of row groups");
         assert_eq!(
             refused(&[4 << 4 | I32, 0]),
@@ -383,7 +434,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = EncodedFooter::cut(&Bytes::from(bytes));
+            let _ = cut(&bytes);
         }
 
         #[test]
@@ -391,7 +442,7 @@ mod tests {
             let mut damaged = footer(2).to_vec();
             let at = at.index(damaged.len());
             damaged[at] = byte;
-            let _ = EncodedFooter::cut(&Bytes::from(damaged));
+            let _ = cut(&damaged);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, try_join_all};
 use futures::{FutureExt, TryFutureExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
@@ -16,6 +16,9 @@ use parquet::file::metadata::{FooterTail, ParquetMetaData, ParquetMetaDataReader
 
 /// How much of a file's end is fetched at first where nothing else is asked for.
 const TAIL: u64 = 64 << 10;
+
+/// How much is fetched with one request of a footer that is longer than what is fetched at first.
+const BLOCK: u64 = 1 << 20;
 
 /// An object of known size, read by ranges. Several ranges are one call to the store, which joins those that are near.
 #[derive(Debug, Clone)]
@@ -31,9 +34,15 @@ impl ObjectReader {
         ObjectReader { store: Arc::clone(store), path: meta.location.clone(), size: meta.size }
     }
 
-    /// The footer as it is encoded in the file, without its length and magic number. One request, or two when it is longer than
+    /// The footer as it is encoded in the file, without its length and magic number. One request, or more when it is longer than
     /// `tail`.
     pub(crate) async fn footer(&self, tail: u64) -> Result<Bytes> {
+        let blocks = self.footer_blocks(tail).await?;
+        Ok(if let [block] = blocks.as_slice() { block.clone() } else { blocks.concat().into() })
+    }
+
+    /// The same in blocks of at most a mebibyte. Memory of which much is given back at once makes glibc keep as much for good.
+    pub(crate) async fn footer_blocks(&self, tail: u64) -> Result<Vec<Bytes>> {
         let too_few = || ParquetError::EOF(format!("{} bytes are too few for a Parquet file", self.size));
         if self.size < FOOTER_SIZE as u64 {
             return Err(too_few());
@@ -42,15 +51,15 @@ impl ObjectReader {
         let tail = self.range(start..self.size).await?;
         let end = tail.len().checked_sub(FOOTER_SIZE).ok_or_else(too_few)?;
         let length = FooterTail::try_from(&tail[end..])?.metadata_length();
-        match end.checked_sub(length) {
-            Some(begin) => Ok(tail.slice(begin..end)),
-            None => match self.size.checked_sub((length + FOOTER_SIZE) as u64) {
-                Some(begin) => self.range(begin..self.size - FOOTER_SIZE as u64).await,
-                None => {
-                    Err(ParquetError::EOF(format!("the footer is said to be longer than the file: {length} bytes")))
-                }
-            },
+        if let Some(begin) = end.checked_sub(length) {
+            return Ok(vec![tail.slice(begin..end)]);
         }
+        let Some(begin) = self.size.checked_sub((length + FOOTER_SIZE) as u64) else {
+            return Err(ParquetError::EOF(format!("the footer is said to be longer than the file: {length} bytes")));
+        };
+        let end = self.size - FOOTER_SIZE as u64;
+        let blocks = (begin..end).step_by(BLOCK as usize).map(|at| self.range(at..end.min(at + BLOCK)));
+        try_join_all(blocks).await
     }
 
     async fn range(&self, range: Range<u64>) -> Result<Bytes> {

@@ -1,11 +1,12 @@
 //! Footers of Parquet session files: read once, kept part by part, and given back to the scans of the parts.
 //!
 //! A decoded footer needs some 500 bytes for each column of each row group, which for a file of many sessions is more memory than
-//! scoring needs; and a shared cache of footers would have to decode those that it cannot hold once for each part. Encoded, and
-//! without what a scan does not ask for (statistics, page index, metadata of the writer), a part's footer needs a tenth of that.
+//! scoring needs; and a shared cache of footers would have to decode those that it cannot hold once for each part. Encoded, without
+//! what a scan does not ask for (statistics, page index, metadata of the writer), and compressed, a part's footer needs XX of that.
 
 use std::collections::HashSet;
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use parquet::file::metadata::{
     ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy, RowGroupMetaData,
 };
 use parquet::schema::types::{SchemaDescPtr, SchemaDescriptor};
+use zstd::bulk::{Compressor, decompress};
 
 use crate::engine::input::discover::FoundFile;
 use crate::engine::input::part::{PartLimits, RowGroup, RowGroups, cut_row_groups};
@@ -56,13 +58,27 @@ pub(super) struct ParquetPart {
     pub(super) footer: PartFooter,
 }
 
-/// The footer of a part: its row groups, encoded one after the other.
+/// The footer of a part: its row groups.
 #[derive(Clone)]
 pub(super) struct PartFooter {
     codec: Arc<RowGroupCodec>,
     rows: u64,
-    count: usize,
-    row_groups: Bytes,
+    row_groups: Arc<[CompressedRowGroup]>,
+}
+
+/// A row group as footers list it, compressed.
+struct CompressedRowGroup {
+    bytes: Box<[u8]>,
+    /// How long it is when it is not.
+    length: usize,
+}
+
+impl PartFooter {
+    fn decode(&self) -> Result<ParquetMetaData> {
+        let row_groups = self.row_groups.iter().map(|CompressedRowGroup { bytes, length }| decompress(bytes, *length));
+        let row_groups = row_groups.collect::<io::Result<Vec<_>>>()?;
+        self.codec.decode(self.rows as i64, row_groups.len(), &row_groups.concat())
+    }
 }
 
 impl FileFooter {
@@ -71,29 +87,32 @@ impl FileFooter {
         FileFooter { schema, parts: Vec::new(), byte_columns: HashSet::new() }
     }
 
-    /// Reads a file's footer: one request, or two if it is long.
+    /// Reads a file's footer: one request, or if it is long, one more for each mebibyte.
     ///
     /// Memory: the footer as it is stored until it is read, one decoded row group, and what the parts keep.
     pub(super) async fn read(found: &FoundFile, limits: PartLimits) -> Result<FileFooter> {
-        let encoded = ObjectReader::new(&found.location.store, &found.meta).footer(TAIL).await?;
-        let footer = EncodedFooter::cut(&encoded)?;
+        let blocks = ObjectReader::new(&found.location.store, &found.meta).footer_blocks(TAIL).await?;
+        let footer = EncodedFooter::cut(&blocks)?;
         let metadata = decode(&footer.with(0, 0, &[]), None)?;
         let file = metadata.file_metadata();
         let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
         let codec = Arc::new(RowGroupCodec::new(file.schema_descr_ptr())?);
         let mut are_bytes = vec![true; file.schema_descr().num_columns()];
-        let (mut row_groups, mut encoded) = (Vec::new(), Vec::new());
+        let (mut row_groups, mut compressed) = (Vec::new(), Vec::new());
+        let mut compressor = Compressor::new(1)?;
         for row_group in footer.row_groups() {
             let metadata = decode(&footer.with(0, 1, row_group), Some(codec.schema()))?;
             for (leaf, are_bytes) in are_bytes.iter_mut().enumerate() {
                 *are_bytes &= is_byte_column(&metadata, leaf);
             }
             row_groups.extend(metadata.row_groups().iter().map(place));
-            encoded.push(codec.encode(metadata.into_builder().take_row_groups())?);
+            let encoded = codec.encode(metadata.into_builder().take_row_groups())?;
+            compressed.push(CompressedRowGroup { bytes: compressor.compress(&encoded)?.into(), length: encoded.len() });
         }
+        let mut compressed = compressed.into_iter();
         let part = |RowGroups { indexes, range, rows }: RowGroups| {
-            let (count, row_groups) = (indexes.len(), encoded[indexes].concat().into());
-            ParquetPart { range, rows, footer: PartFooter { codec: Arc::clone(&codec), rows, count, row_groups } }
+            let row_groups = compressed.by_ref().take(indexes.len()).collect();
+            ParquetPart { range, rows, footer: PartFooter { codec: Arc::clone(&codec), rows, row_groups } }
         };
         let parts = cut_row_groups(&row_groups, found.meta.size, limits).into_iter().map(part).collect();
         Ok(FileFooter {
@@ -128,7 +147,7 @@ fn place(group: &RowGroupMetaData) -> RowGroup {
 
 impl fmt::Debug for PartFooter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PartFooter").field("row_groups", &self.count).finish_non_exhaustive()
+        f.debug_struct("PartFooter").field("row_groups", &self.row_groups.len()).finish_non_exhaustive()
     }
 }
 
@@ -181,10 +200,6 @@ impl AsyncFileReader for PartReader {
         &'a mut self,
         _: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
-        async {
-            let PartFooter { codec, rows, count, row_groups } = &self.footer;
-            codec.decode(*rows as i64, *count, row_groups).map(Arc::new)
-        }
-        .boxed()
+        async { self.footer.decode().map(Arc::new) }.boxed()
     }
 }
