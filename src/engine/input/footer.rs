@@ -2,7 +2,7 @@
 //!
 //! A decoded footer needs some 500 bytes for each column of each row group, which for a file of many sessions is more memory than
 //! scoring needs; and a shared cache of footers would have to decode those that it cannot hold once for each part. Encoded, without
-//! what a scan does not ask for (statistics, page index, metadata of the writer), and compressed, a part's footer needs XX of that.
+//! what a scan does not ask for (statistics, page index, metadata of the writer), and compressed, a part's footer needs less than a tenth of it.
 
 use std::collections::HashSet;
 use std::fmt;
