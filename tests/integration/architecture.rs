@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 
 /// Each module and the modules that it may name. A module may always name itself.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("tasks", &[]),
     ("model", &[]),
     ("instrument", &["model"]),
     ("scoring", &["model", "instrument"]),
     ("generate", &["model"]),
     ("storage", &[]),
     ("table", &["storage"]),
-    ("norms", &["model", "instrument", "storage"]),
+    ("norms", &["tasks", "model", "instrument", "storage"]),
     ("operators", &["model", "instrument", "scoring", "norms"]),
     ("engine", &["model", "instrument", "scoring", "norms", "storage", "table", "operators"]),
-    ("run", &["model", "instrument", "scoring", "norms", "storage", "table", "operators", "engine"]),
+    ("run", &["tasks", "model", "instrument", "scoring", "norms", "storage", "table", "operators", "engine"]),
     ("export", &["model", "norms", "storage", "table", "operators", "engine", "run"]),
     ("config", &["model", "norms", "storage", "operators", "engine", "run", "export"]),
     ("telemetry", &["config", "norms", "run"]),
