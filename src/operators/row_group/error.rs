@@ -47,7 +47,10 @@ pub enum RowGroupError {
     #[error("a column could not be encoded as Parquet")]
     Encode(#[source] ParquetError),
     /// What the footer will say could not be held in a temporary file.
-    #[error("what the footer will say of the row groups could not be held in a temporary file")]
+    #[error(
+        "what the footer will say of the row groups could not be held in a temporary file in {}; TMPDIR names another folder",
+        std::env::temp_dir().display()
+    )]
     Spool(#[source] io::Error),
     /// The file could not be written.
     #[error("the Parquet file could not be written")]
