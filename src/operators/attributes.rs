@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Date32Array, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Date32Type, Int32Type, TimeUnit, TimestampSecondType};
+use arrow::datatypes::{
+    DataType, Date32Type, Int32Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType,
+};
 use arrow::error::ArrowError;
 use hashbrown::HashMap;
 
@@ -165,10 +168,10 @@ impl Attribute {
                 let birth = cast(&columns[*birth], &DataType::Date32)?;
                 let birth = birth.as_primitive::<Date32Type>();
                 let days = days.iter().map(|&day| date_of(&columns[day])).collect::<Result<Vec<_>, _>>()?;
+                let days: Vec<&Date32Array> = days.iter().map(|days| days.as_primitive()).collect();
                 for (row, id) in ids.iter_mut().enumerate() {
                     if *id == NULL_ID && birth.is_valid(row) {
-                        let day =
-                            days.iter().map(|days| days.as_primitive::<Date32Type>()).find(|days| days.is_valid(row));
+                        let day = days.iter().find(|days| days.is_valid(row));
                         let band = day.and_then(|days| bands.band(birth.value(row), days.value(row)));
                         *id = band.map_or(NULL_ID, |band| band_ids[usize::from(band)]);
                     }
@@ -181,22 +184,32 @@ impl Attribute {
 
 /// The UTC day of a column of dates or timestamps.
 fn date_of(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    match column.data_type() {
-        DataType::Timestamp(_, _) => {
-            // Through UTC: a cast from a zoned timestamp to a date takes the zone's local day.
-            let utc = cast(column, &DataType::Timestamp(TimeUnit::Second, Some("UTC".into())))?;
-            let days =
-                utc.as_primitive::<TimestampSecondType>().unary::<_, Date32Type>(|s| s.div_euclid(86_400) as i32);
-            Ok(Arc::new(days))
+    const DAY: i64 = 86_400;
+    // Timestamps count from the epoch in UTC, whatever their zone; a cast to a date takes the zone's local day.
+    Ok(match column.data_type() {
+        DataType::Timestamp(TimeUnit::Second, _) => whole_days::<TimestampSecondType, DAY>(column),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            whole_days::<TimestampMillisecondType, { DAY * 1_000 }>(column)
         }
-        _ => cast(column, &DataType::Date32),
-    }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            whole_days::<TimestampMicrosecondType, { DAY * 1_000_000 }>(column)
+        }
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+            whole_days::<TimestampNanosecondType, { DAY * 1_000_000_000 }>(column)
+        }
+        _ => cast(column, &DataType::Date32)?,
+    })
+}
+
+/// The day of each time, given how many of its units a day has.
+fn whole_days<T: ArrowPrimitiveType<Native = i64>, const DAY: i64>(column: &ArrayRef) -> ArrayRef {
+    Arc::new(column.as_primitive::<T>().unary::<_, Date32Type>(|time| time.div_euclid(DAY) as i32))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use arrow::array::{DictionaryArray, Int32Array};
+    use arrow::array::{DictionaryArray, Int32Array, TimestampMillisecondArray, TimestampSecondArray};
 
     use super::*;
 
@@ -213,5 +226,24 @@ mod tests {
         assert_eq!(values.len(), 1);
         assert_eq!(ids(&mut values, &[Some(3), Some(0), Some(1), None, Some(2)]), [1, 2, NULL_ID, NULL_ID, NULL_ID]);
         assert_eq!((values.len(), values.value(1), values.value(3)), (3, Some("Peru"), Some("Chad")));
+    }
+
+    #[test]
+    fn the_day_of_a_time_is_that_of_utc_in_every_unit_and_before_1970_too() {
+        let seconds =
+            TimestampSecondArray::from(vec![Some(-86_401), Some(-1), Some(0), Some(86_399), None, Some(86_400)]);
+        let days = Date32Array::from(vec![Some(-2), Some(-1), Some(0), Some(0), None, Some(1)]);
+        for zone in [None, Some("+05:30".into())] {
+            let times: ArrayRef = Arc::new(seconds.clone().with_timezone_opt(zone.clone()));
+            for unit in [TimeUnit::Second, TimeUnit::Millisecond, TimeUnit::Microsecond, TimeUnit::Nanosecond] {
+                let times = cast(&times, &DataType::Timestamp(unit, zone.clone())).unwrap();
+                assert_eq!(date_of(&times).unwrap().as_ref(), &days as &dyn Array, "{unit:?} {zone:?}");
+            }
+        }
+        let just_before = TimestampMillisecondArray::from(vec![-1]);
+        assert_eq!(
+            date_of(&(Arc::new(just_before) as ArrayRef)).unwrap().as_ref(),
+            &Date32Array::from(vec![-1]) as &dyn Array
+        );
     }
 }

@@ -42,21 +42,19 @@ pub fn completed_years(birth: i32, at: i32) -> Option<u32> {
     u32::try_from(year - birth_year - i64::from(day < birth_day)).ok()
 }
 
-/// The calendar year of a day, and a number that orders days within any year: 32·month + day.
+/// The year that a day is in, and its number in that year from 0: for years that begin on 1 March, so that the leap day is the last
+/// of its year and all others have the same number in every year. Years are counted from one that is before all days.
 ///
 /// The proleptic Gregorian calendar counted in eras of 400 years from 1 March, after H. Hinnant, "chrono-compatible low-level
 /// date algorithms".
 fn year_and_day(days: i32) -> (i64, u32) {
-    let shifted = i64::from(days) + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097) as u32;
+    const ERA: i64 = 146_097;
+    const ERAS_BEFORE_ALL_DAYS: i64 = 14_700;
+    let shifted = (i64::from(days) + 719_468 + ERAS_BEFORE_ALL_DAYS * ERA) as u64;
+    let (era, day_of_era) = (shifted / ERA as u64, (shifted % ERA as u64) as u32);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = i64::from(year_of_era) + era * 400 + i64::from(month <= 2);
-    (year, 32 * month + day)
+    (era as i64 * 400 + i64::from(year_of_era), day_of_year)
 }
 
 #[cfg(test)]
@@ -102,6 +100,14 @@ mod tests {
             let before_birthday = (on.month(), on.day()) < (born.month(), born.day());
             let expected = on.year() - born.year() - i32::from(before_birthday);
             prop_assert_eq!(completed_years(birth, at), u32::try_from(expected).ok());
+        }
+
+        #[test]
+        fn every_day_has_an_age(birth in any::<i32>(), at in any::<i32>()) {
+            let years = completed_years(birth, at);
+            prop_assert_eq!(years.is_some(), at >= birth);
+            let estimate = (i64::from(at) - i64::from(birth)) as f64 / 365.2425;
+            prop_assert!(years.is_none_or(|years| (f64::from(years) + 0.5 - estimate).abs() < 0.51));
         }
     }
 }
