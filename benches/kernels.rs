@@ -14,7 +14,8 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use normstream::instrument::Instrument;
-use normstream::model::norm::{ChainScope, DenseNorms, GroupId, GroupNorms, PUBLISHED, PublishedScale};
+use normstream::model::keyed_norms::{ChainGroup, KeyedNorms, PercentileDictionary};
+use normstream::model::norm::{ChainScope, DenseNorms, GroupId, GroupNorms, PUBLISHED};
 use normstream::model::permutation::{COUNT, RANKS};
 use normstream::model::session::{items, packed_column, wide_column};
 use normstream::model::{Layout, Mode, PerScale};
@@ -86,8 +87,9 @@ fn apply(stage: &dyn Stage, columns: &mut Columns) {
 
 /// Norms that are warm: every group loaded, each row's groups known.
 struct Norms {
-    links: Vec<(Vec<Option<(GroupId, Arc<GroupNorms>)>>, Vec<u32>)>,
-    published: PerScale<PublishedScale>,
+    links: Vec<(Vec<Option<ChainGroup>>, Vec<u32>)>,
+    published: KeyedNorms,
+    percentiles: ArrayRef,
     names: ArrayRef,
 }
 
@@ -100,31 +102,31 @@ impl Norms {
         let percentiles = |holes: bool, random: &mut Random, raw: std::ops::RangeInclusive<i32>| {
             raw.map(|_| if holes && random.one_in(50) { f64::NAN } else { random.below(1000) as f64 / 10.0 }).collect()
         };
-        let published = PerScale::from_fn(|scale| {
-            let range = ranges[scale];
-            PublishedScale {
-                lowest: range.lowest,
-                percentiles: percentiles(false, &mut random, range.lowest..=range.highest),
-            }
-        });
+        let dictionary: Arc<PercentileDictionary> = Arc::default();
+        let keyed = |holes: bool, random: &mut Random| {
+            let scales = PerScale::from_fn(|scale| {
+                let range = ranges[scale];
+                let percentiles = percentiles(holes, random, range.lowest..=range.highest);
+                DenseNorms { lowest: range.lowest, percentiles }
+            });
+            KeyedNorms::try_new(&GroupNorms { scales }, &dictionary).unwrap()
+        };
+        let published = keyed(false, &mut random);
         let links = groups
             .into_iter()
             .map(|groups| {
                 let group = |_| {
                     names.push(format!("GROUP:{}", names.len()));
-                    let scales = PerScale::from_fn(|scale| {
-                        let range = ranges[scale];
-                        let percentiles = percentiles(true, &mut random, range.lowest..=range.highest);
-                        DenseNorms { lowest: range.lowest, percentiles }
-                    });
-                    Some((names.len() as GroupId - 1, Arc::new(GroupNorms { scales })))
+                    let norms = Arc::new(keyed(true, &mut random));
+                    Some(ChainGroup { id: names.len() as GroupId - 1, first_key: 0, norms })
                 };
                 let held: Vec<_> = (0..groups).map(group).collect();
                 let of_row = |_| if random.one_in(10) { NO_GROUP } else { random.below(groups) as u32 };
                 (held, (0..ROWS).map(of_row).collect())
             })
             .collect();
-        Norms { links, published, names: Arc::new(StringArray::from(names)) }
+        let percentiles = dictionary.array();
+        Norms { links, published, percentiles, names: Arc::new(StringArray::from(names)) }
     }
 
     fn chain(&self) -> Vec<ChainLink<'_>> {
@@ -168,7 +170,8 @@ fn kernels(criterion: &mut Criterion) {
     ] {
         let norms = Norms::new(&instrument, groups);
         let chain = norms.chain();
-        let inputs = PercentileInputs { chain: &chain, scope, published: &norms.published, group_names: &norms.names };
+        let Norms { published, percentiles, names: group_names, .. } = &norms;
+        let inputs = PercentileInputs { chain: &chain, scope, published, percentiles, group_names };
         group.bench_function(name, |b| b.iter(|| kernel.evaluate(black_box(&input), inputs)));
         let added = kernel.evaluate(&input, inputs).unwrap();
         columns.extend(kernel.adds().iter().map(|field| field.name().clone()).zip(added));

@@ -170,7 +170,7 @@ fn norms(criterion: &mut Criterion) {
     group.bench_function("warm lookup: the group by its token, then an index", |bencher| {
         bencher.to_async(&runtime).iter(|| async {
             let token = &tokens[next() % tokens.len()];
-            store.find(token).await.unwrap().unwrap().norms.scales[Scale::Ce].exact(20)
+            store.find(token).await.unwrap().unwrap().norms.percentile(Scale::Ce, 20)
         });
     });
     group.bench_function("warm lookup: percentile and provenance of a chain whose first group answers", |bencher| {
@@ -184,7 +184,7 @@ fn norms(criterion: &mut Criterion) {
     });
     let held = runtime.block_on(store.find(&tokens[0])).unwrap().unwrap();
     group.bench_function("warm lookup: an index into a group that is held, as in bulk", |bencher| {
-        bencher.iter(|| held.norms.scales[Scale::Ce].exact(black_box(20)));
+        bencher.iter(|| held.norms.percentile(Scale::Ce, black_box(20)));
     });
 
     let source = runtime.block_on(ParquetNorms::open(&place, 100)).unwrap();

@@ -4,6 +4,7 @@
 //! [`crate::scoring`]. Nothing here names anything heavier than Arrow.
 
 mod fault;
+pub mod keyed_norms;
 mod layout;
 mod mode;
 pub mod norm;

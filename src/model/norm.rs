@@ -53,18 +53,12 @@ impl DenseNorms {
     }
 }
 
-/// The norms of one group in one version, all scales.
+/// The norms of one group in one version, all scales, as they are loaded. They are kept as
+/// [`KeyedNorms`](crate::model::keyed_norms::KeyedNorms).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct GroupNorms {
     /// One dense array per scale; empty for a scale that the group lacks.
     pub scales: PerScale<DenseNorms>,
-}
-
-impl GroupNorms {
-    /// How much memory the norms take, in bytes.
-    pub fn bytes(&self) -> usize {
-        size_of::<GroupNorms>() + self.scales.0.iter().map(|scale| size_of_val(&*scale.percentiles)).sum::<usize>()
-    }
 }
 
 /// A number that stands for a norm group within one process; [`PUBLISHED_ID`] is the published table.
@@ -72,15 +66,6 @@ pub type GroupId = u32;
 
 /// The [`GroupId`] of the published table.
 pub const PUBLISHED_ID: GroupId = 0;
-
-/// The published table over every raw score that a scale can take: always an answer.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct PublishedScale {
-    /// The raw score of the first entry.
-    pub lowest: i32,
-    /// The percentile of each raw score: its own entry's, else the nearest lower one's, else the lowest one's. Never NaN.
-    pub percentiles: Box<[f64]>,
-}
 
 /// Which rule a chain follows when a group lacks a raw score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

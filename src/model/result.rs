@@ -1,6 +1,6 @@
 //! The result schema: which columns a scored session has, in which order, with which documented types.
 //!
-//! Inside a plan, columns with few distinct strings travel as dictionaries (see [`column_type`]); what is written and what SQL
+//! Inside a plan, columns with few distinct strings or numbers travel as dictionaries (see [`column_type`]); what is written and what SQL
 //! sees are the documented types of [`documented_type`].
 
 use std::sync::Arc;
@@ -76,6 +76,16 @@ pub fn norm_group_type() -> DataType {
     DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8))
 }
 
+/// The percentiles of sessions, as they travel inside a plan: keys, and each percentile once.
+pub fn percentile_type() -> DataType {
+    DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Float64))
+}
+
+/// The same for W and LFI, which are fractions of one denominator: the key is the numerator.
+pub fn fraction_type() -> DataType {
+    DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Float64))
+}
+
 /// A list of strings with few distinct values, as it travels inside a plan.
 pub fn dictionary_list_type() -> DataType {
     DataType::List(Arc::new(Field::new_list_field(dictionary_type(), true)))
@@ -91,10 +101,10 @@ pub fn column_type(name: &str) -> Option<DataType> {
         ERROR => DataType::Utf8,
         ACCE | AERO | ASSIMILATION_ACCOMMODATION | CONVERGING_DIVERGING => DataType::Int16,
         BALANCE_ACCE | BALANCE_AERO | INTENSITY => DataType::Int16,
-        KENDALL_W | LFI => DataType::Float64,
+        KENDALL_W | LFI => fraction_type(),
         CONTEXT_STYLES | TRUNCATED_SCALES | FLAGS => dictionary_list_type(),
         _ if Mode::ALL.into_iter().any(|mode| raw_column(mode) == name) => DataType::Int16,
-        _ if Scale::ALL.into_iter().any(|scale| percentile_column(scale) == name) => DataType::Float64,
+        _ if Scale::ALL.into_iter().any(|scale| percentile_column(scale) == name) => percentile_type(),
         _ if Scale::ALL.into_iter().any(|scale| norm_group_column(scale) == name) => norm_group_type(),
         _ => return None,
     })

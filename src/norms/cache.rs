@@ -19,7 +19,7 @@ type Held = Option<Arc<FoundGroup>>;
 /// What an entry needs beside its norms: its key, its names, and the cache's own record of it.
 const ENTRY_BYTES: usize = 256;
 /// About what a group of all scales needs: with the bytes that are allowed, it says how many groups to expect.
-const USUAL_BYTES: usize = 5 << 10;
+const USUAL_BYTES: usize = 1_536;
 
 /// Groups by name and version. Those that are asked for most stay.
 #[derive(Debug)]

@@ -95,6 +95,14 @@ pub enum NormError {
         /// The tables.
         location: String,
     },
+    /// A group has more distinct percentiles than there are keys for.
+    #[error("the norms of '{group}' have more than {most} distinct percentiles: round them, and import them anew")]
+    TooManyPercentiles {
+        /// The group.
+        group: String,
+        /// The most that a group can have.
+        most: usize,
+    },
     /// Sorting the rows failed.
     #[error("sorting the norm rows failed")]
     Sort(#[source] Box<DataFusionError>),

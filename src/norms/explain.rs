@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::model::norm::{ChainScope, GroupNorms, PUBLISHED};
+use crate::model::keyed_norms::KeyedNorms;
+use crate::model::norm::{ChainScope, PUBLISHED};
 use crate::model::{PerScale, Scale};
 use crate::norms::error::NormError;
 use crate::norms::store::{FoundGroup, NormStore};
@@ -68,7 +69,7 @@ impl NormStore {
     pub async fn lookup(&self, tokens: &[GroupToken], scale: Scale, raw: i32) -> Result<NormAnswer, NormError> {
         for token in tokens {
             if let Some(found) = self.find(token).await?
-                && let Some(percentile) = found.norms.scales[scale].exact(raw)
+                && let Some(percentile) = found.norms.percentile(scale, raw)
             {
                 return Ok(NormAnswer { percentile, group: Some(found) });
             }
@@ -90,8 +91,8 @@ impl NormStore {
         let per_session = self.options().scope == ChainScope::PerSession;
         let mut scales = PerScale::default();
         for (scale, raw) in raws.iter() {
-            let lacking = |norms: &crate::model::norm::GroupNorms| {
-                let lacks = |scale: &Scale| per_session && norms.scales[*scale].exact(raws[*scale]).is_none();
+            let lacking = |norms: &KeyedNorms| {
+                let lacks = |scale: &Scale| per_session && norms.key(*scale, raws[*scale]).is_none();
                 Scale::ALL.into_iter().filter(lacks).map(Scale::name).collect()
             };
             scales[scale] = self.steps(tokens, scale, *raw, lacking).await?;
@@ -104,7 +105,7 @@ impl NormStore {
         tokens: &[GroupToken],
         scale: Scale,
         raw: i32,
-        lacking: impl Fn(&GroupNorms) -> Vec<&'static str>,
+        lacking: impl Fn(&KeyedNorms) -> Vec<&'static str>,
     ) -> Result<Vec<ChainStep>, NormError> {
         let mut steps = Vec::with_capacity(tokens.len() + 1);
         for token in tokens {
@@ -112,7 +113,7 @@ impl NormStore {
             let version = found.as_ref().map_or_else(|| token.version(), |found| &found.version).to_owned();
             let outcome = match &found {
                 None => StepOutcome::NoSuchGroup,
-                Some(found) => match found.norms.scales[scale].exact(raw) {
+                Some(found) => match found.norms.percentile(scale, raw) {
                     None => StepOutcome::NoSuchRawScore,
                     Some(percentile) => match lacking(&found.norms) {
                         scales if scales.is_empty() => StepOutcome::Used { percentile, norm_group: found.name.clone() },

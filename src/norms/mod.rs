@@ -40,7 +40,7 @@
 //! assert_eq!((published.percentile, published.norm_group()), (14.8, "published"));
 //!
 //! // In bulk: find a group once, then index.
-//! let spain = store.find(&tokens[0]).await?.map(|found| found.norms.scales[Scale::Ce].exact(12));
+//! let spain = store.find(&tokens[0]).await?.map(|found| found.norms.percentile(Scale::Ce, 12));
 //! assert_eq!(spain, Some(Some(9.5)));
 //! assert_eq!((store.stats().loads, store.stats().entries), (2, 2), "Spain, and that there is no Total");
 //! # Ok(()) }

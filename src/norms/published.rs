@@ -13,7 +13,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use sha2::{Digest, Sha256};
 
-use crate::model::norm::{DenseNorms, GroupNorms, NORM_SCHEMA, PublishedScale, RawRange};
+use crate::model::norm::{DenseNorms, GroupNorms, NORM_SCHEMA, RawRange};
 use crate::model::{PerScale, Scale};
 use crate::norms::error::NormError;
 use crate::norms::source::{GroupName, GroupSummary, NormSource, hex};
@@ -81,13 +81,15 @@ impl PublishedNorms {
         scale != Scale::Lfi && !self.range(scale).contains(raw)
     }
 
-    /// The answers for every raw score of the given ranges.
-    pub fn over(&self, ranges: &PerScale<RawRange>) -> PerScale<PublishedScale> {
-        PerScale::from_fn(|scale| {
-            let RawRange { lowest, highest } = ranges[scale];
-            let percentiles = (lowest..=highest).map(|raw| self.nearest_lower(scale, raw)).collect();
-            PublishedScale { lowest, percentiles }
-        })
+    /// The answers for every raw score of the given ranges: always one.
+    pub fn over(&self, ranges: &PerScale<RawRange>) -> GroupNorms {
+        GroupNorms {
+            scales: PerScale::from_fn(|scale| {
+                let RawRange { lowest, highest } = ranges[scale];
+                let percentiles = (lowest..=highest).map(|raw| self.nearest_lower(scale, raw)).collect();
+                DenseNorms { lowest, percentiles }
+            }),
+        }
     }
 
     /// The table as it is published, with frequencies: the columns of [`NORM_SCHEMA`].

@@ -1,13 +1,14 @@
 //! The norm store: lazy, bounded, shared. What every percentile is looked up in.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arrow::array::StringArray;
 use sha2::{Digest, Sha256};
 
 use crate::model::PerScale;
-use crate::model::norm::{ChainScope, DEFAULT_VERSION, GroupId, GroupNorms, PublishedScale, RawRange};
+use crate::model::keyed_norms::{KeyedNorms, PercentileDictionary};
+use crate::model::norm::{ChainScope, DEFAULT_VERSION, GroupId, GroupNorms, RawRange};
 use crate::norms::cache::GroupCache;
 use crate::norms::error::NormError;
 use crate::norms::names::GroupNames;
@@ -54,7 +55,8 @@ impl Default for NormStoreOptions {
 /// 4. What every group lacks, the published table answers: a lookup always has a percentile.
 /// 5. Answers depend on sources, tokens and raw scores alone, never on what is cached.
 ///
-/// Memory: at most [`NormStoreOptions::cache_bytes`] and the names of the groups that answered. Shared as an `Arc`; every
+/// Memory: at most [`NormStoreOptions::cache_bytes`], in which a percentile counts for the group that had it first, and the names of
+/// the groups that answered. Shared as an `Arc`; every
 /// method takes `&self` and may be called from any task.
 #[derive(Debug)]
 pub struct NormStore {
@@ -64,7 +66,9 @@ pub struct NormStore {
     options: NormStoreOptions,
     groups: GroupCache,
     /// The published table over the whole range of each scale: what answers when no group does.
-    published_scales: PerScale<PublishedScale>,
+    published_scales: Arc<KeyedNorms>,
+    /// What loaded norms are keyed by. A full one gives way to a new one, and goes with the last of its groups.
+    dictionary: Mutex<Arc<PercentileDictionary>>,
     names: GroupNames,
     counters: Arc<Counters>,
 }
@@ -79,20 +83,23 @@ pub struct FoundGroup {
     /// The version that answered.
     pub version: String,
     /// Its norms.
-    pub norms: Arc<GroupNorms>,
+    pub norms: Arc<KeyedNorms>,
 }
 
 impl NormStore {
     /// A store over sources, the first of which wins, for an instrument whose scales take the raw scores of `ranges`.
     pub fn new(sources: Vec<Arc<dyn NormSource>>, ranges: PerScale<RawRange>, options: NormStoreOptions) -> Self {
         let published = PublishedNorms::klsi4();
-        let published_scales = published.over(&ranges);
+        let dictionary = Arc::default();
+        // A new dictionary has room for the few hundred percentiles of the table.
+        let published_scales = KeyedNorms::try_new(&published.over(&ranges), &dictionary).unwrap_or_default();
         let counters = Arc::new(Counters::default());
         NormStore {
             sources,
             groups: GroupCache::new(options.cache_entries, options.cache_bytes, Arc::clone(&counters)),
             published,
-            published_scales,
+            published_scales: Arc::new(published_scales),
+            dictionary: Mutex::new(dictionary),
             ranges,
             options,
             names: GroupNames::new(),
@@ -116,7 +123,7 @@ impl NormStore {
     }
 
     /// The published table over every raw score that a scale can take.
-    pub fn published_scales(&self) -> &PerScale<PublishedScale> {
+    pub fn published_scales(&self) -> &Arc<KeyedNorms> {
         &self.published_scales
     }
 
@@ -202,13 +209,25 @@ impl NormStore {
             let loaded = source.load(&wanted).await;
             self.counters.add_loads(wanted.len() as u64, started.elapsed());
             for ((place, asked), norms) in places.into_iter().zip(wanted).zip(loaded?) {
-                found[place] = norms.map(|norms| {
-                    let name = provenance(asked.group, asked.version);
-                    let version = asked.version.to_owned();
-                    Arc::new(FoundGroup { id: self.names.id(&name), name, version, norms: Arc::new(norms) })
-                });
+                let Some(norms) = norms else { continue };
+                let norms = Arc::new(self.keyed(asked, &norms)?);
+                let name = provenance(asked.group, asked.version);
+                let version = asked.version.to_owned();
+                found[place] = Some(Arc::new(FoundGroup { id: self.names.id(&name), name, version, norms }));
             }
         }
         Ok(found)
+    }
+
+    /// Norms as they are kept.
+    fn keyed(&self, name: GroupName<'_>, norms: &GroupNorms) -> Result<KeyedNorms, NormError> {
+        let mut dictionary = self.dictionary.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keyed) = KeyedNorms::try_new(norms, &dictionary) {
+            return Ok(keyed);
+        }
+        *dictionary = Arc::default();
+        let most = PercentileDictionary::CAPACITY;
+        let too_many = || NormError::TooManyPercentiles { group: name.group.to_owned(), most };
+        KeyedNorms::try_new(norms, &dictionary).ok_or_else(too_many)
     }
 }

@@ -12,6 +12,7 @@ use futures::stream::{self, BoxStream};
 use proptest::prelude::*;
 
 use crate::instrument::Instrument;
+use crate::model::keyed_norms::KeyedNorms;
 use crate::model::norm::{ChainScope, DEFAULT_VERSION, DenseNorms, GroupNorms, PUBLISHED, RawRange};
 use crate::model::{PerScale, Scale};
 use crate::norms::{
@@ -254,7 +255,7 @@ async fn tasks_that_want_each_others_groups_load_each_once_and_wait_for_no_circl
             for numbers in numbers.chunks(9) {
                 let wanted = numbers.iter().map(|number| GroupToken::new(format!("G:{number}"))).collect::<Vec<_>>();
                 let found = store.find_all(&wanted).await.unwrap();
-                let percentile = |found: &Option<Arc<FoundGroup>>| found.as_ref()?.norms.scales[Scale::Ce].exact(20);
+                let percentile = |found: &Option<Arc<FoundGroup>>| found.as_ref()?.norms.percentile(Scale::Ce, 20);
                 let percentiles: Vec<Option<f64>> = found.iter().map(percentile).collect();
                 assert_eq!(percentiles, numbers.iter().map(|number| Some(*number as f64)).collect::<Vec<_>>());
             }
@@ -280,9 +281,45 @@ async fn groups_found_together_fall_back_to_the_default_version_one_by_one() {
     let found = store.find_all(&tokens(&["A|2026", "B|2026", "C|2026", "A"])).await.unwrap();
     let found: Vec<Option<(&str, Option<f64>)>> = found
         .iter()
-        .map(|found| found.as_ref().map(|found| (found.name.as_str(), found.norms.scales[Scale::Ce].exact(20))))
+        .map(|found| found.as_ref().map(|found| (found.name.as_str(), found.norms.percentile(Scale::Ce, 20))))
         .collect();
     assert_eq!(found, [Some(("A|2026", Some(1.0))), Some(("B", Some(3.0))), None, Some(("A", Some(2.0)))]);
+}
+
+/// A group of so many raw scores from 0, each with a percentile of its own from `first` millionths on.
+fn distinct(first: usize, rows: usize) -> Vec<(Scale, i32, f64)> {
+    (0..rows).map(|row| (Scale::Ce, row as i32, (first + row) as f64 / 1e6)).collect()
+}
+
+#[tokio::test]
+async fn groups_of_more_distinct_percentiles_than_there_are_keys_answer_all() {
+    let rows = 1_000;
+    let source = (0..140).fold(MemorySource::default(), |source, group| {
+        source.with(&format!("G:{group}"), DEFAULT_VERSION, &distinct(group * rows, rows))
+    });
+    let store = store(source);
+    let names: Vec<String> = (0..140).map(|group| format!("G:{group}")).collect();
+    let tokens = tokens(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let found: Vec<_> = store.find_all(&tokens).await.unwrap().into_iter().flatten().collect();
+    for (group, found) in found.iter().enumerate() {
+        for raw in [0, 1, 500, 999] {
+            let expected = (group * rows + raw) as f64 / 1e6;
+            assert_eq!(found.norms.percentile(Scale::Ce, raw as i32), Some(expected), "{group} {raw}");
+        }
+    }
+    let changes = found.windows(2).filter(|two| !Arc::ptr_eq(two[0].norms.dictionary(), two[1].norms.dictionary()));
+    assert_eq!(changes.count(), 2, "65,535 keys are enough for 65 groups");
+}
+
+#[tokio::test]
+async fn a_group_of_more_distinct_percentiles_than_there_are_keys_is_an_error_that_names_it() {
+    let store = store(MemorySource::default().with("Odd", DEFAULT_VERSION, &distinct(0, 65_536)));
+    let error = store.find(&"Odd".parse().unwrap()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the norms of 'Odd' have more than 65535 distinct percentiles: round them, and import them anew"
+    );
+    assert!(!error.is_retryable());
 }
 
 #[tokio::test]
@@ -336,7 +373,7 @@ async fn the_cache_stays_within_its_bounds_and_answers_stay_right() {
 async fn lookups_in_groups_that_are_held_count_when_told() {
     let store = store(MemorySource::default().with("Total", DEFAULT_VERSION, &[(Scale::Ce, 20, 50.0)]));
     let found = store.find(&"Total".parse().unwrap()).await.unwrap().unwrap();
-    assert_eq!(found.norms.scales[Scale::Ce].exact(20), Some(50.0));
+    assert_eq!(found.norms.percentile(Scale::Ce, 20), Some(50.0));
     assert_eq!(store.group_names().value(found.id as usize), "Total");
     store.record_hits(9_999);
     let stats = store.stats();
@@ -381,8 +418,8 @@ fn at(range: RawRange, place: f64) -> i32 {
 }
 
 /// The rule as it is written down, a step at a time.
-fn step_by_step(groups: &[GroupNorms], scope: ChainScope, raws: &PerScale<i32>) -> PerScale<(f64, String)> {
-    let answer = |norms: &GroupNorms, scale: Scale| norms.scales[scale].exact(raws[scale]);
+fn step_by_step(groups: &[Arc<KeyedNorms>], scope: ChainScope, raws: &PerScale<i32>) -> PerScale<(f64, String)> {
+    let answer = |norms: &KeyedNorms, scale: Scale| norms.percentile(scale, raws[scale]);
     let all = groups.iter().position(|norms| Scale::ALL.into_iter().all(|scale| answer(norms, scale).is_some()));
     PerScale::from_fn(|scale| {
         let chosen = match scope {
@@ -424,7 +461,7 @@ proptest! {
         run(async {
             let mut held = Vec::new();
             for token in &chain {
-                held.push(store.find(token).await.unwrap().unwrap().norms.as_ref().clone());
+                held.push(Arc::clone(&store.find(token).await.unwrap().unwrap().norms));
             }
             for raws in &sessions {
                 assert_eq!(answers(&store, &chain, raws).await, step_by_step(&held, scope, raws));

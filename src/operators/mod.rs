@@ -17,6 +17,7 @@ mod attributes;
 mod encoded_footer;
 mod norm_lookup;
 mod own_memory;
+mod percentile_keys;
 mod percentiles;
 mod position;
 mod rank_scan;

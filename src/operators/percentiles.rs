@@ -11,10 +11,11 @@ use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricB
 use hashbrown::HashMap;
 
 use crate::instrument::Instrument;
-use crate::model::norm::{GroupId, GroupNorms};
+use crate::model::keyed_norms::ChainGroup;
 use crate::norms::{Chain, ChainTemplate, GroupToken, NormStore};
 use crate::operators::attributes::{Attribute, FIRST_ROWS, NULL_ID};
 use crate::operators::norm_lookup::NormContext;
+use crate::operators::percentile_keys::PercentileKeys;
 use crate::operators::stage_exec::{PlanStage, StageWorker, external};
 use crate::scoring::{ChainLink, NO_GROUP, PercentileInputs, Percentiles, Read};
 
@@ -82,8 +83,10 @@ impl PlanStage for PercentilesStage {
         let columns: Vec<String> = self.attributes.iter().map(|read| read.name.clone()).collect();
         let names = self.chain.attributes();
         let attributes = names.iter().map(|name| Attribute::new(name, &columns, &self.instrument)).collect();
+        let store = NormContext::of(context)?;
         Ok(Box::new(PercentilesWorker {
-            store: NormContext::of(context)?,
+            percentiles: PercentileKeys::new(store.published_scales().dictionary()),
+            store,
             kernel: self.kernel.clone(),
             score_columns: self.kernel.reads().len(),
             attributes,
@@ -106,7 +109,8 @@ struct PercentilesWorker {
     attributes: Vec<Attribute>,
     /// The templates of the chain.
     links: Vec<Link>,
-    /// The norms that the links keep alive, in bytes.
+    percentiles: PercentileKeys,
+    /// The norms and percentiles that these keep alive, in bytes.
     bytes: usize,
     lookups: Count,
     groups: Count,
@@ -138,6 +142,7 @@ impl StageWorker for PercentilesWorker {
             chain: &chain,
             scope: self.store.options().scope,
             published: self.store.published_scales(),
+            percentiles: &self.percentiles.array(),
             group_names: &group_names,
         };
         self.kernel.evaluate(scores, inputs).map_err(external)
@@ -151,6 +156,7 @@ impl PercentilesWorker {
         if self.bytes > MOST_BYTES || values.chain(combinations).any(|remembered| remembered > MOST_VALUES) {
             self.attributes.iter_mut().for_each(Attribute::forget);
             self.links.iter_mut().for_each(Link::forget);
+            self.percentiles.forget();
             self.bytes = 0;
         }
     }
@@ -174,9 +180,11 @@ impl PercentilesWorker {
             let found = found.map_err(|error| DataFusionError::External(error.into()))?;
             for ((link, group), found) in places.iter().zip(found) {
                 let Some(found) = found else { continue };
-                self.bytes += found.norms.bytes();
+                let (first_key, more) = self.percentiles.first_key(found.norms.dictionary());
+                self.bytes += found.norms.bytes() + more;
                 self.groups.add(1);
-                self.links[*link].groups[*group] = Some((found.id, Arc::clone(&found.norms)));
+                let norms = Arc::clone(&found.norms);
+                self.links[*link].groups[*group] = Some(ChainGroup { id: found.id, first_key, norms });
             }
         }
         timer.done();
@@ -193,7 +201,7 @@ struct Link {
     combinations: HashMap<Box<[u32]>, u32>,
     by_number: Vec<Box<[u32]>>,
     /// The group of each value (of a template with one attribute: by the value's number less one) or combination.
-    groups: Vec<Option<(GroupId, Arc<GroupNorms>)>>,
+    groups: Vec<Option<ChainGroup>>,
 }
 
 impl Link {

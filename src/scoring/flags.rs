@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, StringArray};
-use arrow::datatypes::{DataType, FieldRef, Float64Type, Int16Type, UInt8Type, UInt32Type};
+use arrow::datatypes::{DataType, FieldRef, Float64Type, Int16Type, UInt8Type, UInt16Type, UInt32Type};
 
 use crate::instrument::{FlagThresholds, Instrument, Window};
 use crate::model::Scale;
@@ -91,7 +91,8 @@ impl Stage for Flags {
     fn evaluate(&self, columns: &[ArrayRef]) -> Result<Vec<ArrayRef>, ScoringError> {
         let nulls = nulls_of(&columns[0]);
         let [acce, aero] = [1, 2].map(|column| values::<Int16Type>(&columns[column]));
-        let w = values::<Float64Type>(&columns[3]);
+        let w = columns[3].as_dictionary::<UInt16Type>();
+        let (w, fractions) = (w.keys().values(), values::<Float64Type>(w.values()));
         let truncated = columns[4].as_list::<i32>().offsets();
         let (groups, codes) = columns[5..].split_at(Scale::ALL.len());
         let codes: Vec<&[u8]> = codes.iter().map(values::<UInt8Type>).collect();
@@ -102,8 +103,8 @@ impl Stage for Flags {
         let mut flags = vec![0u8; columns[0].len()];
         raise(&mut flags, NEAR_STYLE_BOUNDARY, acce, |acce| self.acce.is_border(acce));
         raise(&mut flags, NEAR_STYLE_BOUNDARY, aero, |aero| self.aero.is_border(aero));
-        raise(&mut flags, LOW_W, w, |w| w < thresholds.low_w_below);
-        raise(&mut flags, HIGH_W, w, |w| w > thresholds.high_w_above);
+        raise(&mut flags, LOW_W, w, |w| fractions[usize::from(w)] < thresholds.low_w_below);
+        raise(&mut flags, HIGH_W, w, |w| fractions[usize::from(w)] > thresholds.high_w_above);
         raise(&mut flags, REPEATED_CONTEXT_PATTERN, &self.repeats_a_pattern(&codes), |repeats| repeats);
         raise(&mut flags, MIXED_PROVENANCE, &published, |scales| scales != 0 && usize::from(scales) != groups.len());
         raise(&mut flags, EXCESSIVE_TRUNCATION, &truncations, |scales| scales >= thresholds.excessive_truncation_at);

@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, ListArray, StringArray};
+use arrow::array::{ArrayRef, DictionaryArray, Float64Array, ListArray, StringArray, UInt16Array};
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int16Type, UInt8Type};
+use arrow::datatypes::{DataType, Field, FieldRef, Int16Type, UInt8Type, UInt16Type};
 
 use crate::instrument::{Instrument, StyleId};
 use crate::model::result::{CONTEXT_STYLES, KENDALL_W, LFI, OK, dictionary_type};
@@ -26,6 +26,8 @@ pub struct Flexibility {
     ranks: Box<RankTable>,
     regions: [StyleId; 256],
     names: ArrayRef,
+    /// The fractions of the denominator, 0 to 1.
+    fractions: ArrayRef,
 }
 
 impl Flexibility {
@@ -40,6 +42,9 @@ impl Flexibility {
             ranks: Box::new(rank_table([true; 4])),
             regions,
             names: Arc::new(StringArray::from(instrument.style_names.clone())),
+            fractions: Arc::new(Float64Array::from_iter_values(
+                (0..=denominator).map(|numerator| f64::from(numerator) / f64::from(denominator)),
+            )),
         }
     }
 
@@ -92,12 +97,14 @@ impl Stage for Flexibility {
         let s = self.sums_of_squares(&codes);
         // A session that failed validation can have an S above the denominator, and a key below zero in its null slot.
         let keys: Vec<i16> = s.iter().map(|&s| self.denominator - s).collect();
-        let fractions = |numerators: &[i16]| {
-            numerators.iter().map(|&numerator| f64::from(numerator) / f64::from(self.denominator)).collect()
+        let fractions = |numerators: &[i16]| -> Result<ArrayRef, ScoringError> {
+            let numerators = numerators.iter().map(|&numerator| numerator.clamp(0, self.denominator) as u16);
+            let numerators = UInt16Array::new(numerators.collect::<Vec<_>>().into(), nulls.clone());
+            Ok(Arc::new(DictionaryArray::<UInt16Type>::try_new(numerators, Arc::clone(&self.fractions))?))
         };
         Ok(vec![
-            primitive::<Float64Type>(fractions(&s), nulls.as_ref()),
-            primitive::<Float64Type>(fractions(&keys), nulls.as_ref()),
+            fractions(&s)?,
+            fractions(&keys)?,
             self.context_styles(&codes, nulls.as_ref())?,
             primitive::<Int16Type>(keys, nulls.as_ref()),
         ])

@@ -9,24 +9,22 @@ use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int16Type, UInt32Type};
 
 use crate::instrument::Instrument;
-use crate::model::norm::{ChainScope, GroupId, GroupNorms, PUBLISHED_ID, PublishedScale, RawRange};
+use crate::model::keyed_norms::{ChainGroup, KeyedNorms};
+use crate::model::norm::{ChainScope, GroupId, PUBLISHED_ID, RawRange};
 use crate::model::result::{
     ACCE, AERO, FLEXIBILITY_LEVEL, OK, TRUNCATED_SCALES, USED_FALLBACK, dictionary_type, norm_group_column,
     percentile_column, raw_column,
 };
 use crate::model::{Mode, PerScale, Scale};
-use crate::scoring::stage::{nulls_of, primitive, result_fields, values};
+use crate::scoring::stage::{nulls_of, result_fields, values};
 use crate::scoring::style::dictionary;
 use crate::scoring::{LFI_KEY, Read, ScoringError};
-
-/// A group that a chain names: its number and its norms.
-type Group = (GroupId, Arc<GroupNorms>);
 
 /// One link of the norm chain over a batch: the group that each row's attributes name.
 #[derive(Debug, Clone, Copy)]
 pub struct ChainLink<'a> {
     /// The groups that the batch's rows name, each once; `None` for one that has no norms.
-    pub groups: &'a [Option<(GroupId, Arc<GroupNorms>)>],
+    pub groups: &'a [Option<ChainGroup>],
     /// For each row, its group among `groups`; [`NO_GROUP`] for a row whose attribute is null.
     pub group_of_row: &'a [u32],
 }
@@ -41,8 +39,11 @@ pub struct PercentileInputs<'a> {
     pub chain: &'a [ChainLink<'a>],
     /// Whether scales fall back one by one or together.
     pub scope: ChainScope,
-    /// The table that answers last.
-    pub published: &'a PerScale<PublishedScale>,
+    /// The table that answers last: over every raw score that a scale can take.
+    pub published: &'a KeyedNorms,
+    /// The percentile of every key: of those of the published table as they are, of a group's from its
+    /// [`first_key`](ChainGroup::first_key) on.
+    pub percentiles: &'a ArrayRef,
     /// The provenance text of every [`GroupId`] that `chain` mentions; the first is the published table's.
     pub group_names: &'a ArrayRef,
 }
@@ -101,9 +102,10 @@ impl Percentiles {
         let nulls = nulls_of(&columns[0]);
         let raw = PerScale::from_fn(|scale| values::<Int16Type>(&columns[1 + scale as usize]));
         let answers = look_up(&raw, inputs);
-        let level = |&percentile: &f64| match percentile {
-            _ if percentile < self.tertiles[0] => LOW,
-            _ if percentile <= self.tertiles[1] => MODERATE,
+        let percentiles = values::<Float64Type>(inputs.percentiles);
+        let level = |&key: &u32| match percentiles[key as usize] {
+            percentile if percentile < self.tertiles[0] => LOW,
+            percentile if percentile <= self.tertiles[1] => MODERATE,
             _ => HIGH,
         };
         let levels = answers.percentiles[Scale::Lfi].iter().map(level).collect();
@@ -111,13 +113,10 @@ impl Percentiles {
         let used_fallback = used_fallback(&answers.groups, nulls.as_ref());
         let truncated = self.truncated_scales(&raw, nulls.as_ref())?;
         let mut added = Vec::with_capacity(2 * Scale::ALL.len() + 3);
-        for percentiles in answers.percentiles.0 {
-            added.push(primitive::<Float64Type>(percentiles, nulls.as_ref()));
-        }
-        for groups in answers.groups.0 {
-            let keys = UInt32Array::new(groups.into(), nulls.clone());
-            let names = Arc::clone(inputs.group_names);
-            added.push(Arc::new(DictionaryArray::<UInt32Type>::try_new(keys, names)?) as ArrayRef);
+        let columns = answers.percentiles.0.map(|keys| (keys, inputs.percentiles)).into_iter();
+        for (keys, values) in columns.chain(answers.groups.0.map(|keys| (keys, inputs.group_names))) {
+            let keys = UInt32Array::new(keys.into(), nulls.clone());
+            added.push(Arc::new(DictionaryArray::<UInt32Type>::try_new(keys, Arc::clone(values))?) as ArrayRef);
         }
         added.extend([levels, used_fallback, truncated]);
         Ok(added)
@@ -142,7 +141,8 @@ impl Percentiles {
 }
 
 struct Answers {
-    percentiles: PerScale<Vec<f64>>,
+    /// Keys of percentiles.
+    percentiles: PerScale<Vec<u32>>,
     groups: PerScale<Vec<GroupId>>,
 }
 
@@ -155,11 +155,11 @@ struct Answers {
 fn look_up(raw: &PerScale<&[i16]>, inputs: PercentileInputs<'_>) -> Answers {
     let rows = raw[Scale::Ce].len();
     let mut answers = Answers {
-        percentiles: PerScale::from_fn(|_| vec![0.0; rows]),
+        percentiles: PerScale::from_fn(|_| vec![0; rows]),
         groups: PerScale::from_fn(|_| vec![PUBLISHED_ID; rows]),
     };
     let groups = |row| inputs.chain.iter().filter_map(move |link| link.group(row));
-    let first: Vec<Option<&Group>> = (0..rows).map(|row| groups(row).next()).collect();
+    let first: Vec<Option<&ChainGroup>> = (0..rows).map(|row| groups(row).next()).collect();
     // One bit a scale.
     let mut open = vec![0u8; rows];
     for scale in Scale::ALL {
@@ -172,9 +172,11 @@ fn look_up(raw: &PerScale<&[i16]>, inputs: PercentileInputs<'_>) -> Answers {
         }
     }
     for row in (0..rows).filter(|&row| open[row] != 0) {
-        let held = |group: &Group, scale| held(group, scale, raw[scale][row]);
-        let mut answer = |scale, held: Option<(GroupId, f64)>| {
-            let published = || (PUBLISHED_ID, published_answer(&inputs.published[scale], raw[scale][row].into()));
+        let held = |group: &ChainGroup, scale| held(group, scale, raw[scale][row]);
+        let mut answer = |scale, held: Option<(GroupId, u32)>| {
+            // A raw score outside the table, which only an invalid session can have, takes the nearest end.
+            let published = || inputs.published.nearest_key(scale, raw[scale][row].into()).unwrap_or_default();
+            let published = || (PUBLISHED_ID, published().into());
             (answers.groups[scale][row], answers.percentiles[scale][row]) = held.unwrap_or_else(published);
         };
         match inputs.scope {
@@ -184,7 +186,7 @@ fn look_up(raw: &PerScale<&[i16]>, inputs: PercentileInputs<'_>) -> Answers {
                 }
             }
             ChainScope::PerSession => {
-                let holds_all = |group: &&Group| Scale::ALL.iter().all(|&scale| held(group, scale).is_some());
+                let holds_all = |group: &&ChainGroup| Scale::ALL.iter().all(|&scale| held(group, scale).is_some());
                 let holder = groups(row).find(holds_all);
                 Scale::ALL.into_iter().for_each(|scale| answer(scale, holder.and_then(|group| held(group, scale))));
             }
@@ -194,20 +196,14 @@ fn look_up(raw: &PerScale<&[i16]>, inputs: PercentileInputs<'_>) -> Answers {
 }
 
 /// What a group says of a raw score, if it holds it.
-fn held((id, norms): &Group, scale: Scale, raw: i16) -> Option<(GroupId, f64)> {
-    Some((*id, norms.scales[scale].exact(raw.into())?))
+fn held(group: &ChainGroup, scale: Scale, raw: i16) -> Option<(GroupId, u32)> {
+    Some((group.id, group.first_key + u32::from(group.norms.key(scale, raw.into())?)))
 }
 
 impl<'a> ChainLink<'a> {
-    fn group(&self, row: usize) -> Option<&'a Group> {
+    fn group(&self, row: usize) -> Option<&'a ChainGroup> {
         self.groups.get(self.group_of_row[row] as usize)?.as_ref()
     }
-}
-
-/// A raw score outside the array, which only an invalid session can have, takes the nearest end.
-fn published_answer(published: &PublishedScale, raw: i32) -> f64 {
-    let last = published.percentiles.len() as i32 - 1;
-    published.percentiles[(raw - published.lowest).clamp(0, last) as usize]
 }
 
 fn used_fallback(groups: &PerScale<Vec<GroupId>>, nulls: Option<&NullBuffer>) -> ArrayRef {

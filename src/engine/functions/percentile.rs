@@ -17,7 +17,8 @@ use datafusion::logical_expr::{
 
 use crate::engine::functions::FunctionInfo;
 use crate::model::Scale;
-use crate::model::norm::{GroupNorms, PUBLISHED};
+use crate::model::keyed_norms::KeyedNorms;
+use crate::model::norm::PUBLISHED;
 use crate::norms::{GroupToken, NormStore};
 
 pub(super) const INFO: FunctionInfo = FunctionInfo {
@@ -90,7 +91,7 @@ impl AsyncScalarUDFImpl for Percentile {
         let (scales, groups) = (columns[0].as_string::<i32>(), columns[2].as_string::<i32>());
         let raws = columns[1].as_primitive::<Int64Type>();
         let versions = columns.get(3).map(|column| column.as_string::<i32>());
-        let mut loaded: HashMap<(&str, Option<&str>), Option<Arc<GroupNorms>>> = HashMap::new();
+        let mut loaded: HashMap<(&str, Option<&str>), Option<Arc<KeyedNorms>>> = HashMap::new();
         let mut percentiles = Float64Builder::with_capacity(args.number_rows);
         for row in 0..args.number_rows {
             let version = versions.filter(|versions| versions.is_valid(row)).map(|versions| versions.value(row));
@@ -118,7 +119,7 @@ impl AsyncScalarUDFImpl for Percentile {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => new.insert(self.load(group, version).await?),
             };
-            percentiles.append_option(norms.as_ref().and_then(|norms| norms.scales[scale].exact(raw)));
+            percentiles.append_option(norms.as_ref().and_then(|norms| norms.percentile(scale, raw)));
         }
         Ok(ColumnarValue::Array(Arc::new(percentiles.finish())))
     }
@@ -126,7 +127,7 @@ impl AsyncScalarUDFImpl for Percentile {
 
 impl Percentile {
     /// The norms of a group; one whose name is blank or holds two versions is in no table.
-    async fn load(&self, group: &str, version: Option<&str>) -> Result<Option<Arc<GroupNorms>>> {
+    async fn load(&self, group: &str, version: Option<&str>) -> Result<Option<Arc<KeyedNorms>>> {
         let token = match version {
             Some(version) => GroupToken::with_version(group, version),
             None => match group.parse() {

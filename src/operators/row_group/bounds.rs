@@ -84,42 +84,29 @@ fn cut_above(value: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// The smallest and the largest number of a page, NaN left out. Kept in lanes, which the compiler turns into vectors.
+/// The smallest and the largest number of a page, NaN left out.
 pub(super) struct FloatBounds {
-    min: [f64; LANES],
-    max: [f64; LANES],
+    min: f64,
+    max: f64,
 }
-
-const LANES: usize = 8;
 
 impl Default for FloatBounds {
     fn default() -> Self {
-        Self { min: [f64::INFINITY; LANES], max: [f64::NEG_INFINITY; LANES] }
+        Self { min: f64::INFINITY, max: f64::NEG_INFINITY }
     }
 }
 
 impl FloatBounds {
-    pub(super) fn extend(&mut self, values: &[f64]) {
-        let (mut min, mut max) = (self.min, self.max);
-        // Comparisons with NaN are false: it never replaces a bound.
-        let (groups, rest) = values.as_chunks::<LANES>();
-        for group in groups {
-            for lane in 0..LANES {
-                min[lane] = if group[lane] < min[lane] { group[lane] } else { min[lane] };
-                max[lane] = if group[lane] > max[lane] { group[lane] } else { max[lane] };
-            }
+    pub(super) fn extend(&mut self, values: impl IntoIterator<Item = f64>) {
+        for value in values {
+            // The smaller and the larger of a number and NaN is the number.
+            (self.min, self.max) = (self.min.min(value), self.max.max(value));
         }
-        for value in rest {
-            min[0] = if *value < min[0] { *value } else { min[0] };
-            max[0] = if *value > max[0] { *value } else { max[0] };
-        }
-        (self.min, self.max) = (min, max);
     }
 
     /// The bounds, or `None` if there was no number. Zeros as the format wants them: −0 below, +0 above.
     pub(super) fn get(&self) -> Option<(f64, f64)> {
-        let min = self.min.into_iter().fold(f64::INFINITY, f64::min);
-        let max = self.max.into_iter().fold(f64::NEG_INFINITY, f64::max);
+        let Self { min, max } = *self;
         let signed_zero = |bound: f64, zero: f64| if bound == 0.0 { zero } else { bound };
         (min <= max).then(|| (signed_zero(min, -0.0), signed_zero(max, 0.0)))
     }
@@ -133,7 +120,7 @@ mod tests {
 
     fn float_bounds(values: &[f64]) -> Option<(f64, f64)> {
         let mut bounds = FloatBounds::default();
-        bounds.extend(values);
+        bounds.extend(values.iter().copied());
         bounds.get()
     }
 

@@ -13,10 +13,11 @@ use super::error::Result;
 use super::floats::Float64Column;
 use super::integers::Int64Column;
 use super::lists::StringListColumn;
+use super::renumber::is_key_type;
 use super::schema::FileSchema;
 use super::shorts::Int16Column;
 use super::stock::{self, StockColumn};
-use super::strings::{StringColumn, is_key_type};
+use super::strings::StringColumn;
 
 /// Encodes one column of one row group.
 ///
@@ -36,8 +37,8 @@ pub(super) enum Encoded {
     Stock(ArrowColumnChunk),
 }
 
-fn is_dictionary_of_strings(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Dictionary(key, value) if is_key_type(key) && **value == DataType::Utf8)
+fn is_dictionary_of(values: &DataType, data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Dictionary(key, value) if is_key_type(key) && **value == *values)
 }
 
 /// An encoder for each column of a plan.
@@ -71,10 +72,11 @@ fn encoder(field: &Field, leaves: &[ColumnDescPtr]) -> Option<Box<dyn ColumnEnco
             Box::new(Int64Column::new(column))
         }
         DataType::Float64 => Box::new(Float64Column::new(column)),
-        DataType::List(item) if is_dictionary_of_strings(item.data_type()) => {
+        DataType::List(item) if is_dictionary_of(&DataType::Utf8, item.data_type()) => {
             Box::new(StringListColumn::new(field, column))
         }
-        other if is_dictionary_of_strings(other) => Box::new(StringColumn::new(column)),
+        other if is_dictionary_of(&DataType::Utf8, other) => Box::new(StringColumn::new(column)),
+        other if is_dictionary_of(&DataType::Float64, other) => Box::new(Float64Column::new(column)),
         _ => return None,
     })
 }

@@ -1,25 +1,29 @@
-//! Columns of floating-point numbers, of which most have few distinct ones: a small hash table gives each its key.
+//! Columns of floating-point numbers, of which most have few distinct ones: a small hash table gives each its key, or, where they
+//! arrive as dictionary keys, each that is new.
 
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::Float64Type;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
 use parquet::basic::Encoding;
 use parquet::schema::types::ColumnDescPtr;
 
 use super::bounds::FloatBounds;
 use super::chunk::{ChunkWriter, DictionaryPage, PageCodec, PageSummary};
 use super::column::{ColumnEncoder, Encoded};
-use super::error::Result;
+use super::error::{Result, RowGroupError};
 use super::keys::KeyPage;
 use super::levels::Validity;
+use super::renumber::Renumbering;
 
 /// With more distinct numbers than this the rest of the row group is written plain.
 const MAX_DISTINCT: usize = 1 << 15;
 
-/// A column of `Float64`. Numbers are told apart by their bits, so that NaN and −0 come back as they were.
+/// A column of `Float64`, or of dictionaries of it. Numbers are told apart by their bits, so that NaN and −0 come back as they
+/// were.
 pub(super) struct Float64Column {
     validity: Validity,
-    bounds: FloatBounds,
     values: Values,
+    renumbering: Renumbering,
     /// Whether a page is made of keys.
     has_keys: bool,
     chunk: ChunkWriter<f64>,
@@ -28,37 +32,45 @@ pub(super) struct Float64Column {
 /// The numbers of the page at work.
 enum Values {
     Keys(KeyPage, FloatDictionary),
-    /// Plain bytes, once the dictionary has overflowed; with the dictionary of the pages before.
-    Plain(Vec<u8>, Vec<f64>),
+    /// As they are, once the dictionary has overflowed; with the dictionary of the pages before.
+    Plain(Vec<f64>, Vec<f64>),
 }
 
 impl Float64Column {
     pub(super) fn new(column: ColumnDescPtr) -> Self {
         Self {
             validity: Validity::new(),
-            bounds: FloatBounds::default(),
             values: Values::Keys(KeyPage::default(), FloatDictionary::new()),
+            renumbering: Renumbering::default(),
             has_keys: false,
             chunk: ChunkWriter::new(column),
         }
     }
 
     fn append_run(&mut self, run: &[f64]) {
-        self.bounds.extend(run);
         match &mut self.values {
             Values::Keys(page, dictionary) => {
                 page.extend(run, |value| dictionary.key(*value));
             }
-            Values::Plain(page, _) => put_plain(run, page),
+            Values::Plain(page, _) => page.extend_from_slice(run),
         }
     }
 }
 
 impl ColumnEncoder for Float64Column {
     fn append(&mut self, array: &ArrayRef) -> Result<()> {
-        let values = array.as_primitive::<Float64Type>().values();
-        self.validity.append(array.len(), array.nulls());
-        match array.nulls().filter(|nulls| nulls.null_count() > 0) {
+        let nulls = array.logical_nulls();
+        self.validity.append(array.len(), nulls.as_ref());
+        let is_dictionary = matches!(array.data_type(), DataType::Dictionary(_, _));
+        if let (true, Values::Keys(page, dictionary)) = (is_dictionary, &mut self.values) {
+            let number = |values: &ArrayRef, key| dictionary.key(values.as_primitive::<Float64Type>().value(key));
+            self.renumbering.append(array, 0..array.len(), nulls.as_ref(), page, number);
+            return Ok(());
+        }
+        let failed = |source| RowGroupError::Arrow { column: self.chunk.column_path(), source };
+        let values = cast(array, &DataType::Float64).map_err(failed)?;
+        let values = values.as_primitive::<Float64Type>().values();
+        match nulls.filter(|nulls| nulls.null_count() > 0) {
             None => self.append_run(values),
             Some(nulls) => nulls.valid_slices().for_each(|(from, to)| self.append_run(&values[from..to])),
         }
@@ -73,35 +85,36 @@ impl ColumnEncoder for Float64Column {
             && dictionary.values.len() > MAX_DISTINCT
         {
             // The page that overfills the dictionary is written plain, and what it added is taken out again.
-            let mut plain = Vec::with_capacity(8 * page.len());
-            page.iter().for_each(|key| plain.extend_from_slice(&dictionary.values[key].to_le_bytes()));
+            let plain = page.iter().map(|key| dictionary.values[key]).collect();
             dictionary.values.truncate(dictionary.before_page);
             self.values = Values::Plain(plain, std::mem::take(&mut dictionary.values));
         }
+        let mut bounds = FloatBounds::default();
         let encoding = match &mut self.values {
             Values::Keys(page, dictionary) => {
+                bounds.extend(dictionary.in_page(page));
                 page.finish_page(dictionary.values.len(), &mut codec.body);
                 dictionary.before_page = dictionary.values.len();
                 self.has_keys = true;
                 Encoding::RLE_DICTIONARY
             }
             Values::Plain(page, _) => {
-                codec.body.append(page);
+                bounds.extend(page.iter().copied());
+                put_plain(page, &mut codec.body);
+                page.clear();
                 Encoding::PLAIN
             }
         };
-        let bounds = std::mem::take(&mut self.bounds).get();
-        self.chunk.add_page(PageSummary { rows, levels: rows, values, bounds, encoding }, codec)
+        self.chunk.add_page(PageSummary { rows, levels: rows, values, bounds: bounds.get(), encoding }, codec)
     }
 
     fn buffered_bytes(&self) -> usize {
         let values = match &self.values {
-            Values::Keys(page, dictionary) => {
-                page.buffered_bytes() + 2 * dictionary.slots.capacity() + 8 * dictionary.values.capacity()
-            }
-            Values::Plain(page, dictionary) => page.capacity() + 8 * dictionary.capacity(),
+            Values::Keys(page, dictionary) => page.buffered_bytes() + dictionary.buffered_bytes(),
+            Values::Plain(page, dictionary) => 8 * (page.capacity() + dictionary.capacity()),
         };
-        values + self.validity.buffered_bytes() + self.chunk.buffered_bytes()
+        let validity = self.validity.buffered_bytes();
+        values + validity + self.renumbering.buffered_bytes() + self.chunk.buffered_bytes()
     }
 
     fn finish(self: Box<Self>, codec: &mut PageCodec) -> Result<Vec<Encoded>> {
@@ -131,6 +144,8 @@ struct FloatDictionary {
     values: Vec<f64>,
     /// How many values there were before the page at work.
     before_page: usize,
+    /// By key: whether a page has it. Kept for its capacity.
+    seen: Vec<bool>,
 }
 
 const VACANT: u16 = u16::MAX;
@@ -139,7 +154,7 @@ const SPARSITY: usize = 8;
 
 impl FloatDictionary {
     fn new() -> Self {
-        Self { slots: vec![VACANT; 64 * SPARSITY], values: Vec::new(), before_page: 0 }
+        Self { slots: vec![VACANT; 64 * SPARSITY], values: Vec::new(), before_page: 0, seen: Vec::new() }
     }
 
     fn key(&mut self, value: f64) -> u32 {
@@ -156,6 +171,18 @@ impl FloatDictionary {
             }
             place = (place + 1) & mask;
         }
+    }
+
+    /// The distinct numbers of a page.
+    fn in_page(&mut self, page: &KeyPage) -> impl Iterator<Item = f64> {
+        self.seen.clear();
+        self.seen.resize(self.values.len(), false);
+        page.mark(&mut self.seen);
+        self.values.iter().zip(&self.seen).filter(|(_, seen)| **seen).map(|(value, _)| *value)
+    }
+
+    fn buffered_bytes(&self) -> usize {
+        size_of::<u16>() * self.slots.capacity() + size_of::<f64>() * self.values.capacity() + self.seen.capacity()
     }
 
     /// Gives a new number its key. Keys past [`MAX_DISTINCT`] are handed out too, so that the page can be written plain.

@@ -6,11 +6,11 @@
 //! batches ─▶ RowGroupEncoder ─▶ EncodedRowGroup ─┴▶ ParquetFile ─▶ W: Write
 //! ```
 //!
-//! Inside a plan a column of few distinct strings is a dictionary ([`column_type`](crate::model::result::column_type)); the
+//! Inside a plan a column of few distinct values is a dictionary ([`column_type`](crate::model::result::column_type)); the
 //! file has its documented type ([`documented_schema`](crate::model::result::documented_schema)), so that every reader sees
-//! plain strings. The library's writer hashes each value again to find a key that the plan already holds. Here keys are
-//! renumbered through a table and packed. So are small integers and floating-point numbers of few distinct values; booleans
-//! are copied as bits. Columns of all other types go through the library's column writers into the same row group.
+//! plain values. The library's writer hashes each value again to find a key that the plan already holds. Here keys, of
+//! strings and of floating-point numbers, are renumbered through a table and packed. So are small integers and floating-point
+//! numbers of few distinct values that come as they are; booleans are copied as bits. Columns of all other types go through the library's column writers into the same row group.
 //!
 //! What a file has: format version 1 pages of a fixed number of rows, compressed with zstd where that makes a column chunk an eighth
 //! shorter, at the same rows in every column with an encoder of ours; dictionary pages of the values used in the row group alone; statistics per chunk; column and
@@ -32,6 +32,7 @@ mod keys;
 mod levels;
 mod lists;
 mod pieces;
+mod renumber;
 mod schema;
 mod shorts;
 mod spool;

@@ -2,13 +2,9 @@
 
 use std::hash::BuildHasher;
 use std::ops::Range;
-use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, DictionaryArray};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{
-    ArrowDictionaryKeyType, ArrowNativeType, DataType, Int32Type, UInt8Type, UInt16Type, UInt32Type,
-};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parquet::basic::Encoding;
 use parquet::data_type::ByteArray;
@@ -17,27 +13,16 @@ use parquet::schema::types::ColumnDescPtr;
 use super::chunk::{ChunkWriter, DictionaryPage, PageCodec, PageSummary};
 use super::column::{ColumnEncoder, Encoded};
 use super::error::Result;
-use super::keys::{BLOCK, KeyPage, UNSEEN};
+use super::keys::KeyPage;
 use super::levels::Validity;
-
-/// Whether dictionary keys of this type are taken as they are.
-pub(super) fn is_key_type(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::Int32)
-}
+use super::renumber::Renumbering;
 
 /// The distinct strings of one column in one row group, numbered in order of first appearance, so that the numbers depend
 /// on the rows alone and not on the dictionaries they came with.
 #[derive(Default)]
 pub(super) struct StringDictionary {
-    numbers: HashTable<u32>,
-    hasher: DefaultHashBuilder,
-    values: Strings,
-    /// The numbers of the first and the last string in the order of all.
-    ends: Option<(u32, u32)>,
-    /// The values that the keys of the last array point to. The array is kept: another one can't take its address.
-    source: Option<ArrayRef>,
-    /// Key of `source` to number.
-    renumber: Vec<u32>,
+    distinct: DistinctStrings,
+    renumbering: Renumbering,
     /// The numbers of the page.
     page: KeyPage,
     /// By number: whether the page has it. All false but within `finish_page`.
@@ -47,57 +32,64 @@ pub(super) struct StringDictionary {
 impl StringDictionary {
     /// Appends the strings of a range of a dictionary array but for those that are null by `nulls`, which covers the array.
     pub(super) fn append(&mut self, array: &dyn Array, range: Range<usize>, nulls: Option<&NullBuffer>) {
-        // The type of a batch is checked before its columns get here.
-        let DataType::Dictionary(key, _) = array.data_type() else { return };
-        match key.as_ref() {
-            DataType::UInt8 => self.append_keys::<UInt8Type>(array.as_dictionary(), range, nulls),
-            DataType::UInt16 => self.append_keys::<UInt16Type>(array.as_dictionary(), range, nulls),
-            DataType::UInt32 => self.append_keys::<UInt32Type>(array.as_dictionary(), range, nulls),
-            _ => self.append_keys::<Int32Type>(array.as_dictionary(), range, nulls),
-        }
+        let Self { renumbering, page, distinct, .. } = self;
+        renumbering.append(array, range, nulls, page, |strings, key| {
+            distinct.number(strings.as_string::<i32>().value(key).as_bytes())
+        });
     }
 
-    fn append_keys<K: ArrowDictionaryKeyType>(
-        &mut self,
-        array: &DictionaryArray<K>,
-        range: Range<usize>,
-        nulls: Option<&NullBuffer>,
-    ) {
-        if !self.source.as_ref().is_some_and(|source| Arc::ptr_eq(source, array.values())) {
-            self.source = Some(Arc::clone(array.values()));
-            self.renumber.clear();
-            self.renumber.resize(array.values().len(), UNSEEN);
-        }
-        let keys = &array.keys().values()[range.clone()];
-        match nulls.filter(|nulls| nulls.null_count() > 0) {
-            None => self.append_run::<K>(keys),
-            Some(nulls) => {
-                let nulls = nulls.slice(range.start, range.len());
-                nulls.valid_slices().for_each(|(from, to)| self.append_run::<K>(&keys[from..to]));
-            }
-        }
+    pub(super) fn buffered_bytes(&self) -> usize {
+        self.distinct.buffered_bytes() + self.renumbering.buffered_bytes() + self.page.buffered_bytes()
     }
 
-    fn append_run<K: ArrowPrimitiveType>(&mut self, keys: &[K::Native]) {
-        for keys in keys.chunks(BLOCK) {
-            if !self.page.extend(keys, |key| self.renumber[key.as_usize()]) {
-                keys.iter().for_each(|key| self.number(key.as_usize()));
-                self.page.extend(keys, |key| self.renumber[key.as_usize()]);
-            }
-        }
+    /// The strings of the page.
+    pub(super) fn values_in_page(&self) -> usize {
+        self.page.len()
     }
 
-    /// Makes sure that a key of `source` has a number.
-    fn number(&mut self, key: usize) {
-        if self.renumber[key] != UNSEEN {
-            return;
-        }
-        let Some(strings) = self.source.as_ref().map(|source| source.as_string::<i32>()) else { return };
-        let string = strings.value(key).as_bytes();
+    /// Appends the keys of the page to `out`, and starts the next. Gives the first and last string of the page.
+    pub(super) fn finish_page(&mut self, out: &mut Vec<u8>) -> Option<(ByteArray, ByteArray)> {
+        self.in_page.resize(self.distinct.values.len(), false);
+        self.page.mark(&mut self.in_page);
+        self.page.finish_page(self.distinct.values.len(), out);
+        let bounds = self.bounds();
+        self.in_page.fill(false);
+        bounds
+    }
+
+    /// The first and last string of the page. They are mostly those of all, as most pages have nearly all strings.
+    fn bounds(&self) -> Option<(ByteArray, ByteArray)> {
+        let DistinctStrings { values, ends, .. } = &self.distinct;
+        let (first, last) = (*ends)?;
+        let seen = |number: u32| self.in_page[number as usize].then(|| values.get(number));
+        let all_seen = || (0..values.len() as u32).filter_map(seen);
+        let first = seen(first).or_else(|| all_seen().min())?;
+        let last = seen(last).or_else(|| all_seen().max())?;
+        Some((first.to_vec().into(), last.to_vec().into()))
+    }
+
+    /// The dictionary page.
+    pub(super) fn into_page(self) -> DictionaryPage {
+        DictionaryPage { values: self.distinct.values.len(), body: self.distinct.values.plain }
+    }
+}
+
+/// Distinct strings and their numbers.
+#[derive(Default)]
+struct DistinctStrings {
+    numbers: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    values: Strings,
+    /// The numbers of the first and the last string in the order of all.
+    ends: Option<(u32, u32)>,
+}
+
+impl DistinctStrings {
+    /// The number of a string, the next one if it has none.
+    fn number(&mut self, string: &[u8]) -> u32 {
         let hash = self.hasher.hash_one(string);
         if let Some(number) = self.numbers.find(hash, |number| self.values.get(*number) == string) {
-            self.renumber[key] = *number;
-            return;
+            return *number;
         }
         let number = self.values.push(string);
         let (first, last) = self.ends.get_or_insert((number, number));
@@ -108,43 +100,11 @@ impl StringDictionary {
             *last = number;
         }
         self.numbers.insert_unique(hash, number, |number| self.hasher.hash_one(self.values.get(*number)));
-        self.renumber[key] = number;
+        number
     }
 
-    pub(super) fn buffered_bytes(&self) -> usize {
-        self.values.buffered_bytes()
-            + 4 * (self.renumber.capacity() + self.numbers.capacity())
-            + self.page.buffered_bytes()
-    }
-
-    /// The strings of the page.
-    pub(super) fn values_in_page(&self) -> usize {
-        self.page.len()
-    }
-
-    /// Appends the keys of the page to `out`, and starts the next. Gives the first and last string of the page.
-    pub(super) fn finish_page(&mut self, out: &mut Vec<u8>) -> Option<(ByteArray, ByteArray)> {
-        self.in_page.resize(self.values.len(), false);
-        self.page.mark(&mut self.in_page);
-        self.page.finish_page(self.values.len(), out);
-        let bounds = self.bounds();
-        self.in_page.fill(false);
-        bounds
-    }
-
-    /// The first and last string of the page. They are mostly those of all, as most pages have nearly all strings.
-    fn bounds(&self) -> Option<(ByteArray, ByteArray)> {
-        let (first, last) = self.ends?;
-        let seen = |number: u32| self.in_page[number as usize].then(|| self.values.get(number));
-        let all_seen = || (0..self.values.len() as u32).filter_map(seen);
-        let first = seen(first).or_else(|| all_seen().min())?;
-        let last = seen(last).or_else(|| all_seen().max())?;
-        Some((first.to_vec().into(), last.to_vec().into()))
-    }
-
-    /// The dictionary page.
-    pub(super) fn into_page(self) -> DictionaryPage {
-        DictionaryPage { values: self.values.len(), body: self.values.plain }
+    fn buffered_bytes(&self) -> usize {
+        self.values.buffered_bytes() + size_of::<u32>() * self.numbers.capacity()
     }
 }
 

@@ -25,7 +25,7 @@ impl Row<'_> {
     }
 
     pub(super) fn float(&self, name: &str) -> Result<f64> {
-        Ok(self.column(name)?.as_primitive::<Float64Type>().value(0))
+        Ok(cast(&self.column(name)?.slice(0, 1), &DataType::Float64)?.as_primitive::<Float64Type>().value(0))
     }
 
     pub(super) fn boolean(&self, name: &str) -> Result<bool> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, DictionaryArray, Float64Array, Int16Array, ListBuilder, StringArray, StringDictionaryBuilder, UInt32Array,
 };
-use arrow::datatypes::{UInt8Type, UInt32Type};
+use arrow::datatypes::{UInt8Type, UInt16Type, UInt32Type};
 
 use crate::instrument::Instrument;
 use crate::model::Scale;
@@ -36,10 +36,11 @@ fn table(sessions: &[Session], dictionary: &[&str]) -> Table {
     for session in sessions {
         truncated.append_value(Scale::ALL[..session.truncated].iter().map(|scale| Some(scale.name())));
     }
+    let w = Float64Array::from_iter_values(sessions.iter().map(|session| session.w));
     let table = contexts(&codes)
         .with("acce", Int16Array::from_iter_values(sessions.iter().map(|session| session.acce)))
         .with("aero", Int16Array::from_iter_values(sessions.iter().map(|session| session.aero)))
-        .with("kendall_w", Float64Array::from_iter_values(sessions.iter().map(|session| session.w)))
+        .with("kendall_w", DictionaryArray::<UInt16Type>::new((0..sessions.len() as u16).collect(), Arc::new(w)))
         .with("truncated_scales", truncated.finish());
     let names: ArrayRef = Arc::new(StringArray::from(dictionary.to_vec()));
     Scale::ALL.into_iter().fold(table, |table, scale| {

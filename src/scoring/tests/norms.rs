@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringArray};
+use arrow::array::{ArrayRef, AsArray, Float64Array, StringArray};
+use arrow::datatypes::Float64Type;
 use proptest::prelude::*;
 
 use crate::instrument::Instrument;
-use crate::model::norm::{
-    ChainScope, DenseNorms, GroupId, GroupNorms, PUBLISHED, PUBLISHED_ID, PublishedScale, RawRange,
-};
+use crate::model::keyed_norms::{ChainGroup, KeyedNorms, PercentileDictionary};
+use crate::model::norm::{ChainScope, DenseNorms, GroupId, GroupNorms, PUBLISHED, PUBLISHED_ID, RawRange};
 use crate::model::{PerScale, Scale};
 use crate::scoring::tests::reference::NormRows;
 use crate::scoring::tests::table::Table;
@@ -23,17 +23,33 @@ pub(super) type NormRow = (Scale, i64, f64);
 /// The rows of a norm table, each chain's group names, and what the kernel needs of both.
 pub(super) struct Norms {
     pub(super) rows: NormRows,
-    published: PerScale<PublishedScale>,
-    /// Every group by name; the id of the group at `index` is `index + 1`.
-    groups: Vec<(String, Arc<GroupNorms>)>,
+    published: KeyedNorms,
+    /// Every group by name; the id of the group at `index` is `index + 1`. Its keys are of a dictionary of its own, and begin where
+    /// that of its percentiles lies in `percentiles`.
+    groups: Vec<(String, ChainGroup)>,
+    percentiles: ArrayRef,
 }
 
 impl Norms {
     pub(super) fn new(rows: NormRows) -> Norms {
         let ranges = Instrument::klsi4().raw_ranges();
-        let published = PerScale::from_fn(|scale| published_scale(&rows.published[&scale], ranges[scale]));
-        let groups = rows.groups.iter().map(|(name, rows)| (name.clone(), Arc::new(dense(rows)))).collect();
-        Norms { rows, published, groups }
+        let published =
+            GroupNorms { scales: PerScale::from_fn(|scale| published_scale(&rows.published[&scale], ranges[scale])) };
+        let mut percentiles = Vec::new();
+        let mut keyed = |norms: &GroupNorms| {
+            let dictionary: Arc<PercentileDictionary> = Arc::default();
+            let norms = KeyedNorms::try_new(norms, &dictionary).expect("there is room");
+            let first_key = percentiles.len() as u32;
+            percentiles.extend_from_slice(dictionary.array().as_primitive::<Float64Type>().values());
+            (first_key, norms)
+        };
+        let (_, published) = keyed(&published);
+        let group = |(at, (name, rows)): (usize, (&String, &Rows))| {
+            let (first_key, norms) = keyed(&dense(rows));
+            (name.clone(), ChainGroup { id: at as GroupId + 1, first_key, norms: Arc::new(norms) })
+        };
+        let groups = rows.groups.iter().enumerate().map(group).collect();
+        Norms { rows, published, groups, percentiles: Arc::new(Float64Array::from(percentiles)) }
     }
 
     /// Norms of groups named in full; the published table says 50 to everything.
@@ -65,7 +81,7 @@ impl Norms {
                     },
                 });
                 let group_of_row: Vec<u32> = of_row.collect();
-                let norms = |name: &&str| id(name).map(|at| (at as GroupId + 1, Arc::clone(&self.groups[at].1)));
+                let norms = |name: &&str| id(name).map(|at| self.groups[at].1.clone());
                 (names.iter().map(norms).collect::<Vec<_>>(), group_of_row)
             })
             .collect();
@@ -74,7 +90,8 @@ impl Norms {
         let names = std::iter::once(PUBLISHED).chain(self.groups.iter().map(|(name, _)| name.as_str()));
         let group_names: ArrayRef = Arc::new(StringArray::from_iter_values(names));
         assert_eq!(PUBLISHED_ID, 0);
-        let inputs = PercentileInputs { chain: &chain, scope, published: &self.published, group_names: &group_names };
+        let (published, percentiles) = (&self.published, &self.percentiles);
+        let inputs = PercentileInputs { chain: &chain, scope, published, percentiles, group_names: &group_names };
         table.apply_percentiles(&Percentiles::new(&Instrument::klsi4()), inputs)
     }
 }
@@ -92,12 +109,12 @@ fn dense(rows: &Rows) -> GroupNorms {
     GroupNorms { scales }
 }
 
-fn published_scale(rows: &BTreeMap<i64, f64>, range: RawRange) -> PublishedScale {
+fn published_scale(rows: &BTreeMap<i64, f64>, range: RawRange) -> DenseNorms {
     let answer = |raw: i32| {
         let lower = rows.iter().rev().find(|(entry, _)| **entry <= i64::from(raw));
         *lower.or(rows.iter().next()).expect("a published scale has entries").1
     };
-    PublishedScale { lowest: range.lowest, percentiles: (range.lowest..=range.highest).map(answer).collect() }
+    DenseNorms { lowest: range.lowest, percentiles: (range.lowest..=range.highest).map(answer).collect() }
 }
 
 /// Names that sessions may carry; the last has no norms.

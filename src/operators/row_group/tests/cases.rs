@@ -69,6 +69,30 @@ fn too_many_distinct_numbers_are_written_plain_from_the_page_that_shows_it() {
 }
 
 #[test]
+fn numbers_are_written_alike_whether_they_come_as_they_are_or_by_key() {
+    let few: Vec<f64> = (0..50_000).map(|row| f64::from(row % 700) / 7.0).chain([-0.0, 0.0, f64::NAN]).collect();
+    let many: Vec<f64> = (0..90_000).map(|row| f64::from(if row < 25_000 { row % 7 } else { row })).collect();
+    for numbers in [few, many] {
+        let plain: ArrayRef = Arc::new(Float64Array::from(numbers.clone()));
+        let half = numbers.len() / 2;
+        let keyed =
+            [&numbers[..half], &numbers[half..]].map(|numbers| keyed_numbers(numbers.iter().copied().map(Some)));
+        let [plain, keyed] = [vec![plain], keyed.to_vec()].map(|arrays| {
+            let field = Field::new("number", arrays[0].data_type().clone(), true);
+            let schema = Arc::new(Schema::new(vec![field]));
+            let mut encoder = RowGroupEncoder::try_new(&schema, &options(20_000)).unwrap();
+            for array in arrays {
+                encoder.write(&RecordBatch::try_new(Arc::clone(&schema), vec![array]).unwrap()).unwrap();
+            }
+            let mut file = ParquetFile::try_new(Vec::new(), &schema, &options(20_000)).unwrap();
+            file.append(encoder.finish().unwrap()).unwrap();
+            file.finish().unwrap()
+        });
+        assert_eq!(plain, keyed);
+    }
+}
+
+#[test]
 fn numbers_distinct_from_the_first_page_on_have_no_dictionary() {
     let numbers = Float64Array::from_iter_values((0..80_000).map(f64::from));
     let (found, metadata) = written(Arc::new(numbers.clone()), 80_000);
@@ -145,7 +169,7 @@ fn batches_of_another_schema_are_refused() {
     let mut encoder = RowGroupEncoder::try_new(&schema, &RowGroupOptions::default()).unwrap();
     let ids = Arc::new(Int64Array::from(vec![1])) as ArrayRef;
     let narrow = RecordBatch::try_from_iter([("id", Arc::clone(&ids))]).unwrap();
-    assert!(matches!(encoder.write(&narrow), Err(RowGroupError::ColumnCount { expected: 13, found: 1 })));
+    assert!(matches!(encoder.write(&narrow), Err(RowGroupError::ColumnCount { expected: 14, found: 1 })));
 
     let one = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
     let mut encoder = RowGroupEncoder::try_new(&one, &RowGroupOptions::default()).unwrap();
@@ -158,7 +182,7 @@ fn batches_of_another_schema_are_refused() {
     let mut encoder = RowGroupEncoder::try_new(&one, &RowGroupOptions::default()).unwrap();
     encoder.write(&RecordBatch::try_new(one, vec![ids]).unwrap()).unwrap();
     let error = file.append(encoder.finish().unwrap());
-    assert!(matches!(error, Err(RowGroupError::ForeignRowGroup { expected: 13, found: 1 })));
+    assert!(matches!(error, Err(RowGroupError::ForeignRowGroup { expected: 14, found: 1 })));
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn leaf_values(rows: &[Row], column: &str) -> (Vec<Vec<u8>>, u64) {
             _ => vec![None],
         })),
         "regular" => flat(rows.iter().flat_map(|row| row.regular.iter().map(|item| Some(word(*item))))),
-        "percentile" => {
+        "percentile" | "keyed_percentile" => {
             let mut numbers = rows.iter().filter_map(|row| row.percentile).collect::<Vec<_>>();
             let nulls = rows.len() - numbers.len();
             numbers.retain(|number| !number.is_nan());

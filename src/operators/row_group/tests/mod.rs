@@ -24,7 +24,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataO
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::result::{documented_schema, timestamp_type};
+use crate::model::result::{documented_schema, percentile_type, timestamp_type};
 
 const WORDS: [&str; 12] = [
     "acting",
@@ -145,6 +145,7 @@ fn plan_schema() -> SchemaRef {
         Field::new("country", dictionary_of(DataType::UInt16), true),
         Field::new("score", DataType::Int16, true),
         Field::new("percentile", DataType::Float64, true),
+        Field::new("keyed_percentile", percentile_type(), true),
         Field::new("error", DataType::Utf8, true),
         Field::new("contexts", list(true), true),
         Field::new("regular", list(false), false),
@@ -186,6 +187,16 @@ fn dictionary(turn: usize) -> ArrayRef {
     Arc::new(StringArray::from([turned.clone(), vec![None], turned].concat()))
 }
 
+/// Keys of numbers, from the last to the first, with a null now as a key and now as a number.
+fn keyed_numbers(numbers: impl DoubleEndedIterator<Item = Option<f64>> + ExactSizeIterator + Clone) -> ArrayRef {
+    let rows = numbers.len();
+    let values = numbers.clone().rev().collect::<Float64Array>();
+    let key =
+        |(row, number): (usize, Option<f64>)| (number.is_some() || row % 2 == 0).then_some((rows - 1 - row) as u32);
+    let keys = numbers.enumerate().map(key).collect::<PrimitiveArray<UInt32Type>>();
+    Arc::new(DictionaryArray::new(keys, Arc::new(values)))
+}
+
 /// Keys without null, of which the dictionary has none either.
 fn item_keys(words: &[usize]) -> ArrayRef {
     let values = Arc::new(StringArray::from(WORDS.to_vec()));
@@ -218,6 +229,7 @@ fn plan_batch(rows: &[Row], values: &ArrayRef) -> RecordBatch {
         keys::<UInt16Type>(&words(|row| row.country), values),
         Arc::new(rows.iter().map(|row| row.score).collect::<Int16Array>()),
         Arc::new(rows.iter().map(|row| row.percentile).collect::<Float64Array>()),
+        keyed_numbers(rows.iter().map(|row| row.percentile)),
         Arc::new(rows.iter().map(|row| row.error.clone()).collect::<StringArray>()),
         list(
             "contexts",
@@ -254,6 +266,7 @@ fn expected(rows: &[Row]) -> RecordBatch {
     let plan = plan_batch(rows, &dictionary(0));
     let columns = plan.columns().iter().zip(schema.fields()).map(|(array, field)| match field.name().as_str() {
         "style" => strings(rows.iter().map(|row| row.style)),
+        "keyed_percentile" => Arc::new(rows.iter().map(|row| row.percentile).collect::<Float64Array>()),
         "group" => strings(rows.iter().map(|row| row.group)),
         "tier" => strings(rows.iter().map(|row| row.tier)),
         "country" => strings(rows.iter().map(|row| row.country)),
