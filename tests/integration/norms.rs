@@ -1,5 +1,6 @@
 //! `normstream norms` as its user meets it: import, list, show, validate, lookup, exit codes.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use predicates::prelude::*;
 use predicates::str::contains;
 use tempfile::{TempDir, tempdir};
 
-use crate::support::{golden, normstream, read_parquet};
+use crate::support::{floats, golden, integers, normstream, read_parquet, strings};
 
 /// The golden groups, imported to the folder `norms` of a folder.
 fn imported(folder: &TempDir) -> PathBuf {
@@ -177,4 +178,49 @@ fn scoring_with_imported_norms_gives_the_same_as_with_their_csv() {
         fs::read(out).unwrap()
     };
     assert_eq!(score(&norms, "a.parquet"), score(&golden("demo_groups.csv"), "b.parquet"));
+}
+
+#[test]
+fn every_percentile_is_that_of_its_group_however_many_are_distinct() {
+    let folder = tempdir().unwrap();
+    let [generated, distinct, norms, sessions, results] =
+        ["generated.csv", "distinct.csv", "norms", "sessions.parquet", "results.parquet"]
+            .map(|name| folder.path().join(name));
+    normstream().args(["generate", "norms", "--groups", "500", "--to"]).arg(&generated).assert().success();
+    // Some hundred thousand percentiles: more than keys of one dictionary.
+    let mut rows = String::new();
+    let mut percentile_of = HashMap::new();
+    for (line, row) in fs::read_to_string(&generated).unwrap().lines().enumerate() {
+        let mut fields: Vec<String> = row.split(',').map(str::to_owned).collect();
+        if line > 0 {
+            let (raw, percentile): (i64, f64) = (fields[3].parse().unwrap(), fields[4].parse().unwrap());
+            let percentile = (percentile + (raw + 100) as f64 * 1e-6 + line as f64 * 1e-12).min(100.0);
+            fields[4] = percentile.to_string();
+            percentile_of.insert((fields[0].clone(), fields[2].to_lowercase(), raw), percentile);
+        }
+        rows.extend([fields.join(","), "\n".to_owned()]);
+    }
+    let values: HashSet<u64> = percentile_of.values().map(|percentile| percentile.to_bits()).collect();
+    assert!(values.len() > 2 * 65_535, "{}", values.len());
+    fs::write(&distinct, rows).unwrap();
+    norms_command(&["import"]).arg(&distinct).arg("--to").arg(&norms).assert().success();
+    normstream().args(["generate", "sessions", "--rows", "20000", "--to"]).arg(&sessions).assert().success();
+    normstream().arg("score").arg(&sessions).arg("--norms").arg(&norms).arg("--to").arg(&results).assert().success();
+
+    let results = read_parquet(&results);
+    let mut answered = 0;
+    for (scale, raw) in
+        [("ce", "ce_raw"), ("ro", "ro_raw"), ("ac", "ac_raw"), ("ae", "ae_raw"), ("acce", "acce"), ("aero", "aero")]
+    {
+        let groups = strings(&results, &format!("{scale}_norm_group"));
+        let found = floats(&results, &format!("{scale}_percentile"));
+        for ((group, raw), found) in groups.into_iter().zip(integers(&results, raw)).zip(found) {
+            if let (Some(group), Some(raw)) = (group.filter(|group| group != "published"), raw) {
+                let expected = percentile_of[&(group, scale.to_owned(), raw)];
+                assert_eq!(found.map(f64::to_bits), Some(expected.to_bits()), "{scale} {raw}");
+                answered += 1;
+            }
+        }
+    }
+    assert!(answered > 50_000, "{answered}");
 }

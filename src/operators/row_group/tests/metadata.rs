@@ -137,7 +137,7 @@ pub(super) fn assert_metadata(file: &Bytes, row_groups: &[&[Row]], page_rows: us
                     .all(|(page, location)| location.first_row_index as usize == page * page_rows)
             );
             let all_nan = |page: &[Row]| {
-                column == "percentile"
+                matches!(column, "percentile" | "keyed_percentile")
                     && page.iter().any(|row| row.percentile.is_some())
                     && page.iter().filter_map(|row| row.percentile).all(f64::is_nan)
             };
