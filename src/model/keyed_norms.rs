@@ -4,11 +4,11 @@
 //! many groups fit in the memory that a cache may take, and in the processor's caches. What a lookup gives is what a dictionary
 //! column of results holds, so no percentile is looked at again until its dictionary is written.
 
-use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow::array::{ArrayRef, Float64Array};
 
+use crate::model::distinct_floats::DistinctFloats;
 use crate::model::norm::{DenseNorms, GroupId, GroupNorms};
 use crate::model::{PerScale, Scale};
 
@@ -20,9 +20,7 @@ pub struct PercentileDictionary {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Keys by the bits of the percentile.
-    keys: HashMap<u64, u16>,
-    percentiles: Vec<f64>,
+    percentiles: DistinctFloats,
     /// The percentiles as an array, until another is added.
     array: Option<ArrayRef>,
 }
@@ -32,14 +30,15 @@ const PERCENTILE_BYTES: usize = 40;
 
 /// The key of a raw score that a group lacks.
 const NO_KEY: u16 = u16::MAX;
+const _: () = assert!(PercentileDictionary::CAPACITY <= NO_KEY as usize);
 
 impl PercentileDictionary {
     /// The most percentiles that it holds; keys are below.
-    pub const CAPACITY: usize = NO_KEY as usize;
+    pub const CAPACITY: usize = DistinctFloats::CAPACITY;
 
     /// The percentile of a key that it gave.
     pub fn get(&self, key: u16) -> Option<f64> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).percentiles.get(usize::from(key)).copied()
+        self.state.read().unwrap_or_else(PoisonError::into_inner).percentiles.values().get(usize::from(key)).copied()
     }
 
     /// The percentile of every key given so far; the same array until there is a new one.
@@ -49,15 +48,20 @@ impl PercentileDictionary {
         }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let State { percentiles, array, .. } = &mut *state;
-        Arc::clone(array.get_or_insert_with(|| Arc::new(Float64Array::from(percentiles.clone()))))
+        Arc::clone(array.get_or_insert_with(|| Arc::new(Float64Array::from(percentiles.values().to_vec()))))
     }
 
     /// The keys of percentiles, [`NO_KEY`] for NaN, and how many are new; `None` if there is no room for one.
-    fn keys(&self, percentiles: impl Iterator<Item = f64>) -> Option<(Box<[u16]>, usize)> {
+    fn keys(&self, scales: &PerScale<DenseNorms>) -> Option<(Box<[u16]>, usize)> {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let before = state.percentiles.len();
-        let keys = percentiles.map(|percentile| state.key(percentile)).collect::<Option<_>>()?;
-        Some((keys, state.percentiles.len() - before))
+        let before = state.percentiles.values().len();
+        let mut keys = Vec::with_capacity(scales.0.iter().map(|scale| scale.percentiles.len()).sum());
+        for scale in &scales.0 {
+            for percentile in &scale.percentiles {
+                keys.push(state.key(*percentile)?);
+            }
+        }
+        Some((keys.into(), state.percentiles.values().len() - before))
     }
 }
 
@@ -66,14 +70,16 @@ impl State {
         if percentile.is_nan() {
             return Some(NO_KEY);
         }
-        if let Some(key) = self.keys.get(&percentile.to_bits()) {
-            return Some(*key);
+        let key = self.percentiles.find(percentile).or_else(|| self.add(percentile))?;
+        u16::try_from(key).ok()
+    }
+
+    fn add(&mut self, percentile: f64) -> Option<u32> {
+        if self.percentiles.values().len() == PercentileDictionary::CAPACITY {
+            return None;
         }
-        let key = u16::try_from(self.percentiles.len()).ok().filter(|key| *key != NO_KEY)?;
-        self.keys.insert(percentile.to_bits(), key);
-        self.percentiles.push(percentile);
         self.array = None;
-        Some(key)
+        Some(self.percentiles.add(percentile))
     }
 }
 
@@ -114,8 +120,7 @@ impl KeyedNorms {
             start += span.length;
             span
         });
-        let (keys, new_percentiles) =
-            dictionary.keys(norms.scales.0.iter().flat_map(|scale| &*scale.percentiles).copied())?;
+        let (keys, new_percentiles) = dictionary.keys(&norms.scales)?;
         Some(KeyedNorms { dictionary: Arc::clone(dictionary), scales, keys, new_percentiles })
     }
 

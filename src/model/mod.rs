@@ -1,8 +1,9 @@
 //! The vocabulary of the project: modes, scales, session columns, norm columns, faults and the result schema.
 //!
-//! Names and types only. What the names mean for one instrument is in [`crate::instrument`]; how values come about is in
-//! [`crate::scoring`]. Nothing here names anything heavier than Arrow.
+//! Names and types, and how norms are held in memory. What the names mean for one instrument is in [`crate::instrument`]; how
+//! values come about is in [`crate::scoring`]. Nothing here names anything heavier than Arrow.
 
+pub(crate) mod distinct_floats;
 mod fault;
 pub mod keyed_norms;
 mod layout;

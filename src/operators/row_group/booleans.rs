@@ -8,6 +8,7 @@ use super::chunk::{ChunkWriter, PageCodec, PageSummary};
 use super::column::{ColumnEncoder, Encoded};
 use super::error::Result;
 use super::levels::Validity;
+use super::valid_runs::ValidRuns;
 
 /// A column of `Boolean`, one plain bit per value.
 pub(super) struct BooleanColumn {
@@ -23,14 +24,11 @@ impl BooleanColumn {
 }
 
 impl ColumnEncoder for BooleanColumn {
-    fn append(&mut self, array: &ArrayRef) -> Result<()> {
+    fn append(&mut self, array: &ArrayRef, runs: &mut ValidRuns) -> Result<()> {
         let values = array.as_boolean().values();
         self.validity.append(array.len(), array.nulls());
-        match array.nulls().filter(|nulls| nulls.null_count() > 0) {
-            None => self.bits.append_buffer(values),
-            Some(nulls) => nulls.valid_slices().for_each(|(from, to)| {
-                self.bits.append_packed_range(values.offset() + from..values.offset() + to, values.values());
-            }),
+        for run in runs.of(array.nulls(), array.len()) {
+            self.bits.append_packed_range(values.offset() + run.start..values.offset() + run.end, values.values());
         }
         Ok(())
     }

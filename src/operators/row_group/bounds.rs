@@ -3,6 +3,8 @@
 use parquet::data_type::ByteArray;
 use parquet::file::statistics::{Statistics, ValueStatistics};
 
+use super::keys::KeyPage;
+
 /// Strings in statistics are cut to this many bytes: a bound need not be a value.
 const MAX_STRING_BOUND: usize = 64;
 
@@ -112,11 +114,78 @@ impl FloatBounds {
     }
 }
 
+/// The numbers of the smallest and the largest value of a dictionary, of those that have an order.
+#[derive(Default)]
+pub(super) struct Ends(Option<(u32, u32)>);
+
+impl Ends {
+    /// Takes in the value of another number. `value` gives those that have an order by their numbers.
+    pub(super) fn add<V: PartialOrd>(&mut self, number: u32, value: impl Fn(u32) -> Option<V>) {
+        let Some(new) = value(number) else { return };
+        let (min, max) = self.0.get_or_insert((number, number));
+        if Some(&new) < value(*min).as_ref() {
+            *min = number;
+        }
+        if Some(&new) > value(*max).as_ref() {
+            *max = number;
+        }
+    }
+
+    /// The smallest and the largest value of a page, of a dictionary of `values` values. They are mostly those of all: then no
+    /// others are compared.
+    pub(super) fn in_page<V: PartialOrd>(
+        &self,
+        page: &KeyPage,
+        values: usize,
+        value: impl Fn(u32) -> Option<V>,
+    ) -> Option<(V, V)> {
+        let (min, max) = self.0.filter(|(min, max)| page.contains(*min) && page.contains(*max)).or_else(|| {
+            let mut ends = Ends::default();
+            page.distinct(values).for_each(|number| ends.add(number, &value));
+            ends.0
+        })?;
+        value(min).zip(value(max))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::operators::row_group::keys::Numbering;
+
+    /// Items that are their own numbers.
+    struct Known;
+
+    impl Numbering<u32> for Known {
+        fn find(&self, item: u32) -> u32 {
+            item
+        }
+
+        fn find_or_add(&mut self, item: u32) -> u32 {
+            item
+        }
+    }
+
+    #[test]
+    fn the_ends_of_a_page_are_those_of_its_own_values() {
+        let values = [5.0, f64::NAN, -1.0, 9.0, 2.0];
+        let value = |number: u32| Some(values[number as usize]).filter(|value| !value.is_nan());
+        let mut ends = Ends::default();
+        assert_eq!(ends.in_page(&KeyPage::default(), 0, value), None);
+        (0..5).for_each(|number| ends.add(number, value));
+        let of = |keys: &[u32]| {
+            let mut page = KeyPage::default();
+            page.extend(keys, &mut Known);
+            ends.in_page(&page, values.len(), value)
+        };
+        assert_eq!(of(&[0, 1, 2, 3, 4]), Some((-1.0, 9.0)));
+        assert_eq!(of(&[0, 1, 4, 3]), Some((2.0, 9.0)));
+        assert_eq!(of(&[2, 0]), Some((-1.0, 5.0)));
+        assert_eq!(of(&[1, 1]), None);
+        assert_eq!(of(&[]), None);
+    }
 
     fn float_bounds(values: &[f64]) -> Option<(f64, f64)> {
         let mut bounds = FloatBounds::default();

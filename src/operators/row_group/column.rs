@@ -18,13 +18,14 @@ use super::schema::FileSchema;
 use super::shorts::Int16Column;
 use super::stock::{self, StockColumn};
 use super::strings::StringColumn;
+use super::valid_runs::ValidRuns;
 
 /// Encodes one column of one row group.
 ///
 /// The row group calls `append` with arrays of the column's plan type, never across the end of a page, then `finish_page` at
-/// the end of each page that has a row, and `finish` at last.
+/// the end of each page that has a row, and `finish` at last. All columns share `runs`, which finds runs of rows without nulls once.
 pub(super) trait ColumnEncoder: Send {
-    fn append(&mut self, array: &ArrayRef) -> Result<()>;
+    fn append(&mut self, array: &ArrayRef, runs: &mut ValidRuns) -> Result<()>;
     fn finish_page(&mut self, codec: &mut PageCodec) -> Result<()>;
     /// The bytes held, for encoded pages and for the page at work.
     fn buffered_bytes(&self) -> usize;

@@ -12,6 +12,7 @@ use super::column::{ColumnEncoder, Encoded};
 use super::error::Result;
 use super::hybrid::put_varint;
 use super::levels::Validity;
+use super::valid_runs::ValidRuns;
 
 /// A column of `Int64`, or of timestamps, which are stored alike.
 pub(super) struct Int64Column {
@@ -37,14 +38,11 @@ fn values(array: &ArrayRef) -> &[i64] {
 }
 
 impl ColumnEncoder for Int64Column {
-    fn append(&mut self, array: &ArrayRef) -> Result<()> {
+    fn append(&mut self, array: &ArrayRef, runs: &mut ValidRuns) -> Result<()> {
         let values = values(array);
         self.validity.append(array.len(), array.nulls());
-        match array.nulls().filter(|nulls| nulls.null_count() > 0) {
-            None => self.page.extend_from_slice(values),
-            Some(nulls) => {
-                nulls.valid_slices().for_each(|(from, to)| self.page.extend_from_slice(&values[from..to]));
-            }
+        for run in runs.of(array.nulls(), array.len()) {
+            self.page.extend_from_slice(&values[run.clone()]);
         }
         Ok(())
     }
@@ -86,14 +84,15 @@ fn put_deltas(values: &[i64], out: &mut Vec<u8>) {
     let starts = (0..values.len().saturating_sub(1)).step_by(BLOCK);
     for start in starts {
         let block = &values[start..values.len().min(start + BLOCK + 1)];
-        let differences = block.iter().zip(&block[1..]).map(|(a, b)| b.wrapping_sub(*a));
-        let min = differences.clone().fold(i64::MAX, i64::min);
-        put_zigzag(min, out);
         // A last block is filled with zeros to the end of its last miniblock; of those behind it the width alone is stored.
         let mut above = [0_u64; BLOCK];
-        for (slot, difference) in above.iter_mut().zip(differences) {
-            *slot = difference.wrapping_sub(min) as u64;
+        let slots = &mut above[..block.len() - 1];
+        for (slot, (a, b)) in slots.iter_mut().zip(block.iter().zip(&block[1..])) {
+            *slot = b.wrapping_sub(*a) as u64;
         }
+        let min = slots.iter().fold(i64::MAX, |min, difference| min.min(*difference as i64));
+        slots.iter_mut().for_each(|slot| *slot = slot.wrapping_sub(min as u64));
+        put_zigzag(min, out);
         let (miniblocks, _) = above.as_chunks::<MINIBLOCK>();
         let width = |miniblock: &[u64; MINIBLOCK]| {
             u64::BITS - miniblock.iter().fold(0, |any, value| any | value).leading_zeros()

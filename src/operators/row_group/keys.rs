@@ -1,121 +1,181 @@
-//! The dictionary keys of a page: the numbers that its values have in the row group's dictionary.
+//! The dictionary keys of a page: the numbers that its values have in the row group's dictionary, and what numbers them.
 
 use super::hybrid::{bit_width, put_values};
 
 /// The number of a value that the row group has not met.
 pub(super) const UNSEEN: u32 = u32::MAX;
 
-/// How many keys are looked at before what they have shown is used.
-pub(super) const BLOCK: usize = 1024;
+/// How many items are looked at together.
+const BLOCK: usize = 512;
 
-/// Keys in the order of the page, bytes as long as all fit: most columns have fewer than 256 distinct values, and a page of
-/// bytes stays in the cache.
-pub(super) enum KeyPage {
+/// What numbers items: the dictionary of a row group.
+pub(super) trait Numbering<T> {
+    /// The number of an item, below 2³¹, or [`UNSEEN`] if it has none.
+    fn find(&self, item: T) -> u32;
+    /// The number of an item, the next one if it has none.
+    fn find_or_add(&mut self, item: T) -> u32;
+}
+
+/// Keys in the order of the page.
+pub(super) struct KeyPage {
+    keys: Keys,
+    /// The numbers of the items at work.
+    block: Box<[u32; BLOCK]>,
+}
+
+/// Bytes as long as all fit: most columns have fewer than 256 distinct values, and a page of bytes stays in the cache.
+enum Keys {
     Narrow(Vec<u8>),
     Wide(Vec<u32>),
 }
 
 impl Default for KeyPage {
     fn default() -> Self {
-        KeyPage::Narrow(Vec::new())
+        KeyPage { keys: Keys::Narrow(Vec::new()), block: Box::new([0; BLOCK]) }
     }
 }
 
 impl KeyPage {
     pub(super) fn len(&self) -> usize {
-        match self {
-            KeyPage::Narrow(page) => page.len(),
-            KeyPage::Wide(page) => page.len(),
+        match &self.keys {
+            Keys::Narrow(page) => page.len(),
+            Keys::Wide(page) => page.len(),
         }
     }
 
     pub(super) fn buffered_bytes(&self) -> usize {
-        match self {
-            KeyPage::Narrow(page) => page.capacity(),
-            KeyPage::Wide(page) => 4 * page.capacity(),
-        }
-    }
-
-    /// Appends the number of each item, if each has one. If the number of any is [`UNSEEN`] nothing is appended, and the
-    /// answer is `false`. Other numbers are below 2³¹. `number` may be asked more than once for an item.
-    pub(super) fn extend<T>(&mut self, items: &[T], mut number: impl FnMut(&T) -> u32) -> bool {
-        let before = self.len();
-        let any = match self {
-            KeyPage::Narrow(page) => gather(items, page, &mut number, |number| number as u8),
-            KeyPage::Wide(page) => gather(items, page, &mut number, |number| number),
+        let keys = match &self.keys {
+            Keys::Narrow(page) => page.capacity(),
+            Keys::Wide(page) => size_of::<u32>() * page.capacity(),
         };
-        if any > i32::MAX as u32 {
-            self.truncate(before);
-            return false;
-        }
-        match self {
-            KeyPage::Narrow(page) if any > u8::MAX.into() => {
-                *self = KeyPage::Wide(page[..before].iter().copied().map(u32::from).collect());
-                self.extend(items, number)
+        keys + size_of_val(&*self.block)
+    }
+
+    /// Appends the number of each item.
+    pub(super) fn extend<T: Copy>(&mut self, items: &[T], numbering: &mut impl Numbering<T>) {
+        for items in items.chunks(BLOCK) {
+            // Nearly all have been met: all are looked up in a tight loop, and those without a number gone through after it.
+            let numbers = &mut self.block[..items.len()];
+            for (number, item) in numbers.iter_mut().zip(items) {
+                *number = numbering.find(*item);
             }
-            _ => true,
-        }
-    }
-
-    fn truncate(&mut self, length: usize) {
-        match self {
-            KeyPage::Narrow(page) => page.truncate(length),
-            KeyPage::Wide(page) => page.truncate(length),
-        }
-    }
-
-    /// Sets the place of each key of the page in `seen`, which is as long as the dictionary and all false.
-    pub(super) fn mark(&self, seen: &mut [bool]) {
-        fn mark<T: Copy + Into<u32>>(keys: &[T], seen: &mut [bool]) {
-            for block in keys.chunks(BLOCK) {
-                block.iter().for_each(|key| seen[(*key).into() as usize] = true);
-                // A page of few distinct values has met them all after its first rows.
-                if seen.len() < BLOCK && seen.iter().all(|seen| *seen) {
-                    return;
+            if bits_of(numbers) > i32::MAX as u32 {
+                for (number, item) in numbers.iter_mut().zip(items).filter(|(number, _)| **number == UNSEEN) {
+                    *number = numbering.find_or_add(*item);
                 }
             }
+            self.keys.append(numbers);
         }
-        match self {
-            KeyPage::Narrow(page) => mark(page, seen),
-            KeyPage::Wide(page) => mark(page, seen),
+    }
+
+    /// Whether a value of the page has this number.
+    pub(super) fn contains(&self, number: u32) -> bool {
+        fn contains<T: Copy + PartialEq>(keys: &[T], key: T) -> bool {
+            // Without a branch inside a block.
+            keys.chunks(BLOCK).any(|block| block.iter().fold(false, |any, other| any | (*other == key)))
         }
+        match &self.keys {
+            Keys::Narrow(page) => u8::try_from(number).is_ok_and(|key| contains(page, key)),
+            Keys::Wide(page) => contains(page, number),
+        }
+    }
+
+    /// The numbers below `values` that the page has, each once.
+    pub(super) fn distinct(&self, values: usize) -> impl Iterator<Item = u32> {
+        let mut met = vec![false; values];
+        self.iter().for_each(|key| met[key] = true);
+        (0..).zip(met).filter(|(_, met)| *met).map(|(number, _)| number)
     }
 
     /// The keys, to be looked up.
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
-        let (narrow, wide) = match self {
-            KeyPage::Narrow(page) => (page.as_slice(), [].as_slice()),
-            KeyPage::Wide(page) => ([].as_slice(), page.as_slice()),
+        let (narrow, wide) = match &self.keys {
+            Keys::Narrow(page) => (page.as_slice(), [].as_slice()),
+            Keys::Wide(page) => ([].as_slice(), page.as_slice()),
         };
         narrow.iter().map(|key| usize::from(*key)).chain(wide.iter().map(|key| *key as usize))
     }
 
-    /// Appends the values part of a page to `out`, the width and then the keys below `dictionary`, and empties the page.
-    pub(super) fn finish_page(&mut self, dictionary: usize, out: &mut Vec<u8>) {
-        let width = bit_width(dictionary.saturating_sub(1));
+    /// Appends the values part of a page to `out`, the width and then the keys below `values`, and empties the page.
+    pub(super) fn finish_page(&mut self, values: usize, out: &mut Vec<u8>) {
+        let width = bit_width(values.saturating_sub(1));
         out.push(width as u8);
-        match self {
-            KeyPage::Narrow(page) => put_values(page, width, out),
-            KeyPage::Wide(page) => put_values(page, width, out),
+        match &mut self.keys {
+            Keys::Narrow(page) => {
+                put_values(page, width, out);
+                page.clear();
+            }
+            Keys::Wide(page) => {
+                put_values(page, width, out);
+                page.clear();
+            }
         }
-        self.truncate(0);
     }
 }
 
-/// Appends the number of each item to a page of keys. Gives the bits that any number has.
-fn gather<T, K: Copy + Default>(
-    items: &[T],
-    page: &mut Vec<K>,
-    mut number: impl FnMut(&T) -> u32,
-    key: impl Fn(u32) -> K,
-) -> u32 {
-    let start = page.len();
-    page.resize(start + items.len(), K::default());
-    let mut any = 0;
-    for (slot, item) in page[start..].iter_mut().zip(items) {
-        let number = number(item);
-        any |= number;
-        *slot = key(number);
+impl Keys {
+    fn append(&mut self, numbers: &[u32]) {
+        if let Keys::Narrow(page) = self
+            && bits_of(numbers) > u8::MAX.into()
+        {
+            *self = Keys::Wide(page.iter().copied().map(u32::from).collect());
+        }
+        match self {
+            Keys::Narrow(page) => page.extend(numbers.iter().map(|number| *number as u8)),
+            Keys::Wide(page) => page.extend_from_slice(numbers),
+        }
     }
-    any
+}
+
+/// The bits that any number has.
+fn bits_of(numbers: &[u32]) -> u32 {
+    numbers.iter().fold(0, |bits, number| bits | number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers items in the order in which they are met.
+    #[derive(Default)]
+    struct Met(Vec<u32>);
+
+    impl Numbering<u32> for Met {
+        fn find(&self, item: u32) -> u32 {
+            self.0.iter().position(|met| *met == item).map_or(UNSEEN, |number| number as u32)
+        }
+
+        fn find_or_add(&mut self, item: u32) -> u32 {
+            if self.find(item) == UNSEEN {
+                self.0.push(item);
+            }
+            self.find(item)
+        }
+    }
+
+    fn page_of(items: &[u32]) -> (KeyPage, Met) {
+        let (mut page, mut met) = (KeyPage::default(), Met::default());
+        page.extend(items, &mut met);
+        (page, met)
+    }
+
+    #[test]
+    fn items_are_numbered_in_the_order_of_first_appearance_over_many_blocks() {
+        let items: Vec<u32> = (0..3 * BLOCK as u32).map(|n| 7 * (n / 5) % 1000).collect();
+        let (page, met) = page_of(&items);
+        let mut distinct = items.clone();
+        let mut before = std::collections::HashSet::new();
+        distinct.retain(|item| before.insert(*item));
+        assert_eq!(met.0, distinct);
+        assert!(matches!(page.keys, Keys::Wide(_)));
+        assert_eq!(page.iter().map(|number| met.0[number]).collect::<Vec<_>>(), items);
+    }
+
+    #[test]
+    fn a_page_is_of_bytes_up_to_256_values() {
+        let items: Vec<u32> = (0..256).collect();
+        assert!(matches!(page_of(&items).0.keys, Keys::Narrow(page) if page.len() == 256 && page[255] == 255));
+        let items: Vec<u32> = (0..257).collect();
+        assert!(matches!(page_of(&items).0.keys, Keys::Wide(page) if page.len() == 257 && page[256] == 256));
+    }
 }

@@ -1,5 +1,7 @@
 //! Definition and repetition levels of a page: which rows are null, and where lists begin.
 
+use std::ops::Range;
+
 use arrow::array::NullBufferBuilder;
 use arrow::buffer::NullBuffer;
 use arrow::util::bit_iterator::BitSliceIterator;
@@ -128,25 +130,22 @@ impl ListLevels {
         8 * self.continues.capacity() + self.definition.buffered_bytes()
     }
 
-    /// Appends lists. `offsets` delimit them and are one more than they; a list that is null by `nulls` has no elements,
-    /// whatever its offsets say. `item_nulls` says which elements, counted as the offsets count them, are null.
+    /// Appends lists. `offsets` delimit them and are one more than they; a list that is in none of the `runs` is null and has no
+    /// elements, whatever its offsets say. `item_nulls` says which elements, counted as the offsets count them, are null.
     pub(super) fn append(
         &mut self,
         offsets: &[i32],
-        nulls: Option<&NullBuffer>,
+        runs: &[Range<usize>],
         item_nulls: Option<&NullBuffer>,
         scale: &DefinitionScale,
     ) {
-        let Some(nulls) = nulls.filter(|nulls| nulls.null_count() > 0) else {
-            return self.append_lists(offsets, item_nulls, scale);
-        };
         let mut at = 0;
-        for (from, to) in nulls.valid_slices() {
-            self.append_nulls(from - at);
-            self.append_lists(&offsets[from..=to], item_nulls, scale);
-            at = to;
+        for &Range { start, end } in runs {
+            self.append_nulls(start - at);
+            self.append_lists(&offsets[start..=end], item_nulls, scale);
+            at = end;
         }
-        self.append_nulls(nulls.len() - at);
+        self.append_nulls(offsets.len() - 1 - at);
     }
 
     fn append_nulls(&mut self, rows: usize) {

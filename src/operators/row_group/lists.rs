@@ -1,5 +1,7 @@
 //! Columns of lists of few distinct strings, which arrive as dictionary keys.
 
+use std::ops::Range;
+
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field};
 use parquet::basic::Encoding;
@@ -11,6 +13,7 @@ use super::column::{ColumnEncoder, Encoded};
 use super::error::{Result, RowGroupError};
 use super::levels::{DefinitionScale, ListLevels};
 use super::strings::StringDictionary;
+use super::valid_runs::ValidRuns;
 
 /// A column of `List<Dictionary(key, Utf8)>`, written as lists of strings.
 pub(super) struct StringListColumn {
@@ -33,21 +36,24 @@ impl StringListColumn {
 }
 
 impl ColumnEncoder for StringListColumn {
-    fn append(&mut self, array: &ArrayRef) -> Result<()> {
+    fn append(&mut self, array: &ArrayRef, runs: &mut ValidRuns) -> Result<()> {
         let lists = array.as_list::<i32>();
         let (offsets, nulls, items) = (lists.value_offsets(), lists.nulls(), lists.values());
         let item_nulls = items.logical_nulls().filter(|nulls| nulls.null_count() > 0);
         if item_nulls.is_some() && !self.scale.item_nullable() {
             return Err(RowGroupError::UnexpectedNull { column: self.chunk.column_path() });
         }
-        self.levels.append(offsets, nulls, item_nulls.as_ref(), &self.scale);
-        let mut append = |from: usize, to: usize| {
-            let range = offsets[from] as usize..offsets[to] as usize;
-            self.strings.append(items, range, item_nulls.as_ref());
-        };
-        match nulls.filter(|nulls| nulls.null_count() > 0) {
-            None => append(0, lists.len()),
-            Some(nulls) => nulls.valid_slices().for_each(|(from, to)| append(from, to)),
+        let runs = runs.of(nulls, lists.len());
+        self.levels.append(offsets, runs, item_nulls.as_ref(), &self.scale);
+        let items_of = |lists: &Range<usize>| offsets[lists.start] as usize..offsets[lists.end] as usize;
+        match item_nulls {
+            None => self.strings.append(items, runs.iter().map(items_of)),
+            Some(nulls) => {
+                for Range { start, end } in runs.iter().map(items_of) {
+                    let nulls = nulls.slice(start, end - start);
+                    self.strings.append(items, nulls.valid_slices().map(|(from, to)| start + from..start + to));
+                }
+            }
         }
         Ok(())
     }

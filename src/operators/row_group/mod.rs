@@ -10,12 +10,13 @@
 //! file has its documented type ([`documented_schema`](crate::model::result::documented_schema)), so that every reader sees
 //! plain values. The library's writer hashes each value again to find a key that the plan already holds. Here keys, of
 //! strings and of floating-point numbers, are renumbered through a table and packed. So are small integers and floating-point
-//! numbers of few distinct values that come as they are; booleans are copied as bits. Columns of all other types go through the library's column writers into the same row group.
+//! numbers of few distinct values that come as they are; booleans are copied as bits. Columns of all other types go through the
+//! library's column writers into the same row group.
 //!
-//! What a file has: format version 1 pages of a fixed number of rows, compressed with zstd where that makes a column chunk an eighth
-//! shorter, at the same rows in every column with an encoder of ours; dictionary pages of the values used in the row group alone; statistics per chunk; column and
-//! offset index; the documented Arrow schema as `ARROW:schema`. What it has not: bloom filters, sorting columns (readers
-//! take the order of one row group for that of the file).
+//! What a file has: format version 1 pages of a fixed number of rows, at the same rows in every column with an encoder of ours,
+//! compressed with zstd where that makes a column chunk an eighth shorter; dictionary pages of the values used in the row group
+//! alone; statistics per chunk; column and offset index; the documented Arrow schema as `ARROW:schema`. What it has not: bloom
+//! filters, sorting columns (readers take the order of one row group for that of the file).
 //!
 //! This module knows no DataFusion, no store and no scoring.
 
@@ -40,6 +41,7 @@ mod stock;
 mod strings;
 #[cfg(test)]
 mod tests;
+mod valid_runs;
 
 use std::sync::Arc;
 
@@ -51,6 +53,7 @@ use column::{ColumnEncoder, Encoded, encoders};
 pub use error::{Result, RowGroupError};
 pub use file::{FileEnd, ParquetFile};
 use schema::FileSchema;
+use valid_runs::ValidRuns;
 
 /// How row groups are encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +89,7 @@ impl Default for RowGroupOptions {
 pub struct RowGroupEncoder {
     schema: SchemaRef,
     columns: Vec<Box<dyn ColumnEncoder>>,
+    runs: ValidRuns,
     codec: PageCodec,
     page_rows: usize,
     rows: usize,
@@ -103,6 +107,7 @@ impl RowGroupEncoder {
         Ok(Self {
             schema: Arc::clone(schema),
             columns,
+            runs: ValidRuns::default(),
             codec: PageCodec::try_new(options.zstd_level)?,
             page_rows: options.page_rows,
             rows: 0,
@@ -118,9 +123,9 @@ impl RowGroupEncoder {
             let rows = (batch.num_rows() - from).min(self.page_rows - self.pending);
             for (column, array) in self.columns.iter_mut().zip(batch.columns()) {
                 if rows == array.len() {
-                    column.append(array)?;
+                    column.append(array, &mut self.runs)?;
                 } else {
-                    column.append(&array.slice(from, rows))?;
+                    column.append(&array.slice(from, rows), &mut self.runs)?;
                 }
             }
             from += rows;

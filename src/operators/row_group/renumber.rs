@@ -3,13 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, DictionaryArray};
-use arrow::buffer::NullBuffer;
+use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray};
 use arrow::datatypes::{
     ArrowDictionaryKeyType, ArrowNativeType, DataType, Int32Type, UInt8Type, UInt16Type, UInt32Type,
 };
 
-use super::keys::{BLOCK, KeyPage, UNSEEN};
+use super::keys::{KeyPage, Numbering, UNSEEN};
 
 /// Whether dictionary keys of this type are taken as they are.
 pub(super) fn is_key_type(data_type: &DataType) -> bool {
@@ -26,31 +25,29 @@ pub(super) struct Renumbering {
 }
 
 impl Renumbering {
-    /// Appends the numbers of a range of a dictionary array to a page, but for those that are null by `nulls`, which covers the
-    /// array. `number` is asked once for each value that is met, by the values and its place among them.
+    /// Appends the numbers of runs of a dictionary array to a page. `number` is asked once for each value that is met, by the
+    /// values and its place among them.
     pub(super) fn append(
         &mut self,
         array: &dyn Array,
-        range: Range<usize>,
-        nulls: Option<&NullBuffer>,
+        runs: impl IntoIterator<Item = Range<usize>>,
         page: &mut KeyPage,
         number: impl FnMut(&ArrayRef, usize) -> u32,
     ) {
         // The type of a batch is checked before its columns get here.
         let DataType::Dictionary(key, _) = array.data_type() else { return };
         match key.as_ref() {
-            DataType::UInt8 => self.append_keys::<UInt8Type>(array.as_dictionary(), range, nulls, page, number),
-            DataType::UInt16 => self.append_keys::<UInt16Type>(array.as_dictionary(), range, nulls, page, number),
-            DataType::UInt32 => self.append_keys::<UInt32Type>(array.as_dictionary(), range, nulls, page, number),
-            _ => self.append_keys::<Int32Type>(array.as_dictionary(), range, nulls, page, number),
+            DataType::UInt8 => self.append_keys::<UInt8Type>(array.as_dictionary(), runs, page, number),
+            DataType::UInt16 => self.append_keys::<UInt16Type>(array.as_dictionary(), runs, page, number),
+            DataType::UInt32 => self.append_keys::<UInt32Type>(array.as_dictionary(), runs, page, number),
+            _ => self.append_keys::<Int32Type>(array.as_dictionary(), runs, page, number),
         }
     }
 
     fn append_keys<K: ArrowDictionaryKeyType>(
         &mut self,
         array: &DictionaryArray<K>,
-        range: Range<usize>,
-        nulls: Option<&NullBuffer>,
+        runs: impl IntoIterator<Item = Range<usize>>,
         page: &mut KeyPage,
         mut number: impl FnMut(&ArrayRef, usize) -> u32,
     ) {
@@ -60,37 +57,33 @@ impl Renumbering {
             self.numbers.clear();
             self.numbers.resize(values.len(), UNSEEN);
         }
-        let mut number = |key| number(values, key);
-        let keys = &array.keys().values()[range.clone()];
-        match nulls.filter(|nulls| nulls.null_count() > 0) {
-            None => self.append_run::<K>(keys, page, &mut number),
-            Some(nulls) => {
-                let nulls = nulls.slice(range.start, range.len());
-                nulls.valid_slices().for_each(|(from, to)| self.append_run::<K>(&keys[from..to], page, &mut number));
-            }
-        }
-    }
-
-    fn append_run<K: ArrowPrimitiveType>(
-        &mut self,
-        keys: &[K::Native],
-        page: &mut KeyPage,
-        number: &mut dyn FnMut(usize) -> u32,
-    ) {
-        for keys in keys.chunks(BLOCK) {
-            if !page.extend(keys, |key| self.numbers[key.as_usize()]) {
-                for key in keys {
-                    let slot = &mut self.numbers[key.as_usize()];
-                    if *slot == UNSEEN {
-                        *slot = number(key.as_usize());
-                    }
-                }
-                page.extend(keys, |key| self.numbers[key.as_usize()]);
-            }
+        let mut keys = KeyNumbers { numbers: &mut self.numbers, number: &mut |key| number(values, key) };
+        for run in runs {
+            page.extend(&array.keys().values()[run], &mut keys);
         }
     }
 
     pub(super) fn buffered_bytes(&self) -> usize {
         size_of::<u32>() * self.numbers.capacity()
+    }
+}
+
+/// The numbers of keys, and what gives one to the value of a key that has none.
+struct KeyNumbers<'a> {
+    numbers: &'a mut [u32],
+    number: &'a mut dyn FnMut(usize) -> u32,
+}
+
+impl<K: ArrowNativeType> Numbering<K> for KeyNumbers<'_> {
+    fn find(&self, key: K) -> u32 {
+        self.numbers[key.as_usize()]
+    }
+
+    fn find_or_add(&mut self, key: K) -> u32 {
+        let slot = &mut self.numbers[key.as_usize()];
+        if *slot == UNSEEN {
+            *slot = (self.number)(key.as_usize());
+        }
+        *slot
     }
 }

@@ -8,8 +8,9 @@ use parquet::schema::types::ColumnDescPtr;
 use super::chunk::{ChunkWriter, DictionaryPage, PageCodec, PageSummary};
 use super::column::{ColumnEncoder, Encoded};
 use super::error::Result;
-use super::keys::{BLOCK, KeyPage, UNSEEN};
+use super::keys::{KeyPage, Numbering, UNSEEN};
 use super::levels::Validity;
+use super::valid_runs::ValidRuns;
 
 /// A column of `Int16`.
 pub(super) struct Int16Column {
@@ -37,23 +38,15 @@ impl Int16Column {
         let (min, max) = run.iter().fold((*first, *first), |(min, max), value| (min.min(*value), max.max(*value)));
         self.bounds = Some(self.bounds.map_or((min, max), |(low, high)| (low.min(min), high.max(max))));
         self.dictionary.cover(min, max);
-        for run in run.chunks(BLOCK) {
-            if !self.page.extend(run, |value| self.dictionary.number(*value)) {
-                run.iter().for_each(|value| self.dictionary.add(*value));
-                self.page.extend(run, |value| self.dictionary.number(*value));
-            }
-        }
+        self.page.extend(run, &mut self.dictionary);
     }
 }
 
 impl ColumnEncoder for Int16Column {
-    fn append(&mut self, array: &ArrayRef) -> Result<()> {
+    fn append(&mut self, array: &ArrayRef, runs: &mut ValidRuns) -> Result<()> {
         let values = array.as_primitive::<Int16Type>().values();
         self.validity.append(array.len(), array.nulls());
-        match array.nulls().filter(|nulls| nulls.null_count() > 0) {
-            None => self.append_run(values),
-            Some(nulls) => nulls.valid_slices().for_each(|(from, to)| self.append_run(&values[from..to])),
-        }
+        runs.of(array.nulls(), array.len()).iter().for_each(|run| self.append_run(&values[run.clone()]));
         Ok(())
     }
 
@@ -90,21 +83,23 @@ struct ShortDictionary {
     values: Vec<i16>,
 }
 
-impl ShortDictionary {
-    /// The number of a value that the table covers.
-    fn number(&self, value: i16) -> u32 {
+/// Of values that the table covers.
+impl Numbering<i16> for ShortDictionary {
+    fn find(&self, value: i16) -> u32 {
         self.numbers[self.place(value)]
     }
 
-    /// Gives a value that the table covers a number, unless it has one.
-    fn add(&mut self, value: i16) {
+    fn find_or_add(&mut self, value: i16) -> u32 {
         let place = self.place(value);
         if self.numbers[place] == UNSEEN {
             self.numbers[place] = self.values.len() as u32;
             self.values.push(value);
         }
+        self.numbers[place]
     }
+}
 
+impl ShortDictionary {
     fn place(&self, value: i16) -> usize {
         usize::from(value.wrapping_sub(self.lowest) as u16)
     }

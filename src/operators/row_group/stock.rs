@@ -17,6 +17,7 @@ use parquet::file::writer::SerializedFileWriter;
 use super::chunk::PageCodec;
 use super::column::{ColumnEncoder, Encoded};
 use super::error::{Result, RowGroupError};
+use super::valid_runs::ValidRuns;
 
 /// The library's column writers of `fields`, leaf by leaf.
 ///
@@ -56,7 +57,7 @@ impl StockColumn {
 }
 
 impl ColumnEncoder for StockColumn {
-    fn append(&mut self, array: &ArrayRef) -> Result<()> {
+    fn append(&mut self, array: &ArrayRef, _runs: &mut ValidRuns) -> Result<()> {
         self.page.push(Arc::clone(array));
         Ok(())
     }

@@ -4,18 +4,19 @@ use std::hash::BuildHasher;
 use std::ops::Range;
 
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::buffer::NullBuffer;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parquet::basic::Encoding;
 use parquet::data_type::ByteArray;
 use parquet::schema::types::ColumnDescPtr;
 
+use super::bounds::Ends;
 use super::chunk::{ChunkWriter, DictionaryPage, PageCodec, PageSummary};
 use super::column::{ColumnEncoder, Encoded};
 use super::error::Result;
 use super::keys::KeyPage;
 use super::levels::Validity;
 use super::renumber::Renumbering;
+use super::valid_runs::ValidRuns;
 
 /// The distinct strings of one column in one row group, numbered in order of first appearance, so that the numbers depend
 /// on the rows alone and not on the dictionaries they came with.
@@ -25,15 +26,13 @@ pub(super) struct StringDictionary {
     renumbering: Renumbering,
     /// The numbers of the page.
     page: KeyPage,
-    /// By number: whether the page has it. All false but within `finish_page`.
-    in_page: Vec<bool>,
 }
 
 impl StringDictionary {
-    /// Appends the strings of a range of a dictionary array but for those that are null by `nulls`, which covers the array.
-    pub(super) fn append(&mut self, array: &dyn Array, range: Range<usize>, nulls: Option<&NullBuffer>) {
-        let Self { renumbering, page, distinct, .. } = self;
-        renumbering.append(array, range, nulls, page, |strings, key| {
+    /// Appends the strings of runs of a dictionary array.
+    pub(super) fn append(&mut self, array: &dyn Array, runs: impl IntoIterator<Item = Range<usize>>) {
+        let Self { renumbering, page, distinct } = self;
+        renumbering.append(array, runs, page, |strings, key| {
             distinct.number(strings.as_string::<i32>().value(key).as_bytes())
         });
     }
@@ -49,23 +48,10 @@ impl StringDictionary {
 
     /// Appends the keys of the page to `out`, and starts the next. Gives the first and last string of the page.
     pub(super) fn finish_page(&mut self, out: &mut Vec<u8>) -> Option<(ByteArray, ByteArray)> {
-        self.in_page.resize(self.distinct.values.len(), false);
-        self.page.mark(&mut self.in_page);
-        self.page.finish_page(self.distinct.values.len(), out);
-        let bounds = self.bounds();
-        self.in_page.fill(false);
-        bounds
-    }
-
-    /// The first and last string of the page. They are mostly those of all, as most pages have nearly all strings.
-    fn bounds(&self) -> Option<(ByteArray, ByteArray)> {
         let DistinctStrings { values, ends, .. } = &self.distinct;
-        let (first, last) = (*ends)?;
-        let seen = |number: u32| self.in_page[number as usize].then(|| values.get(number));
-        let all_seen = || (0..values.len() as u32).filter_map(seen);
-        let first = seen(first).or_else(|| all_seen().min())?;
-        let last = seen(last).or_else(|| all_seen().max())?;
-        Some((first.to_vec().into(), last.to_vec().into()))
+        let bounds = ends.in_page(&self.page, values.len(), |number| Some(values.get(number)));
+        self.page.finish_page(values.len(), out);
+        bounds.map(|(first, last)| (first.to_vec().into(), last.to_vec().into()))
     }
 
     /// The dictionary page.
@@ -80,8 +66,7 @@ struct DistinctStrings {
     numbers: HashTable<u32>,
     hasher: DefaultHashBuilder,
     values: Strings,
-    /// The numbers of the first and the last string in the order of all.
-    ends: Option<(u32, u32)>,
+    ends: Ends,
 }
 
 impl DistinctStrings {
@@ -92,13 +77,7 @@ impl DistinctStrings {
             return *number;
         }
         let number = self.values.push(string);
-        let (first, last) = self.ends.get_or_insert((number, number));
-        if string < self.values.get(*first) {
-            *first = number;
-        }
-        if string > self.values.get(*last) {
-            *last = number;
-        }
+        self.ends.add(number, |number| Some(self.values.get(number)));
         self.numbers.insert_unique(hash, number, |number| self.hasher.hash_one(self.values.get(*number)));
         number
     }
@@ -155,10 +134,10 @@ impl StringColumn {
 }
 
 impl ColumnEncoder for StringColumn {
-    fn append(&mut self, array: &ArrayRef) -> Result<()> {
+    fn append(&mut self, array: &ArrayRef, runs: &mut ValidRuns) -> Result<()> {
         let nulls = array.logical_nulls();
         self.validity.append(array.len(), nulls.as_ref());
-        self.strings.append(array, 0..array.len(), nulls.as_ref());
+        self.strings.append(array, runs.of(nulls.as_ref(), array.len()).iter().cloned());
         Ok(())
     }
 
