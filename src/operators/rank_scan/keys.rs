@@ -13,9 +13,10 @@ pub(super) struct Dictionary {
     values: Vec<u8>,
     /// The same for keys of a byte, those without a value included.
     table: [u8; 256],
-    /// By four keys of two bits, the byte that they are packed in: the values of the four. Ranks have four values, so that this is
-    /// how most pages are read.
+    /// By four keys of two bits: the values of the four. Ranks have four values.
     fours: [[u8; 4]; 256],
+    /// By two keys of three bits: the values of the two. A column in which some are no ranks has a few values more.
+    pairs: [[u8; 2]; 64],
 }
 
 impl Dictionary {
@@ -23,7 +24,8 @@ impl Dictionary {
         let mut table = [NO_VALUE; 256];
         table.iter_mut().zip(&values).for_each(|(byte, value)| *byte = *value);
         let four = |packed: usize| std::array::from_fn(|place| table[packed >> (2 * place) & 3]);
-        Dictionary { values, table, fours: std::array::from_fn(four) }
+        let pair = |packed: usize| [table[packed & 7], table[packed >> 3]];
+        Dictionary { values, table, fours: std::array::from_fn(four), pairs: std::array::from_fn(pair) }
     }
 
     /// Appends the values of the next `count` keys to `out`.
@@ -52,14 +54,14 @@ impl Dictionary {
         out.resize(start + (skip + count).next_multiple_of(8), 0);
         let (slots, _) = out[start..].as_chunks_mut::<8>();
         match width {
-            1 => self.unpack::<1>(groups, slots),
-            2 => self.unpack_fours(groups, slots),
-            3 => self.unpack::<3>(groups, slots),
-            4 => self.unpack::<4>(groups, slots),
-            5 => self.unpack::<5>(groups, slots),
-            6 => self.unpack::<6>(groups, slots),
-            7 => self.unpack::<7>(groups, slots),
-            8 => self.unpack::<8>(groups, slots),
+            1 => unpack::<1>(groups, slots, |keys| self.one_by_one::<1>(keys)),
+            2 => unpack::<2>(groups, slots, |keys| by_several(&self.fours, keys)),
+            3 => unpack::<3>(groups, slots, |keys| by_several(&self.pairs, keys)),
+            4 => unpack::<4>(groups, slots, |keys| self.one_by_one::<4>(keys)),
+            5 => unpack::<5>(groups, slots, |keys| self.one_by_one::<5>(keys)),
+            6 => unpack::<6>(groups, slots, |keys| self.one_by_one::<6>(keys)),
+            7 => unpack::<7>(groups, slots, |keys| self.one_by_one::<7>(keys)),
+            8 => unpack::<8>(groups, slots, |keys| self.one_by_one::<8>(keys)),
             _ => self.unpack_wide(groups, width, slots),
         }
         if skip > 0 {
@@ -68,29 +70,9 @@ impl Dictionary {
         out.truncate(start + count);
     }
 
-    fn unpack_fours(&self, groups: &[u8], slots: &mut [[u8; 8]]) {
-        let (slots, _) = slots.as_flattened_mut().as_chunks_mut::<4>();
-        for (slot, packed) in slots.iter_mut().zip(groups) {
-            *slot = self.fours[usize::from(*packed)];
-        }
-        // What a last group lacks is keys of zero.
-        slots.iter_mut().skip(groups.len()).for_each(|slot| *slot = self.fours[0]);
-    }
-
-    fn unpack<const WIDTH: usize>(&self, groups: &[u8], slots: &mut [[u8; 8]]) {
-        let group = |packed: [u8; WIDTH]| {
-            let mut word = [0; 8];
-            word[..WIDTH].copy_from_slice(&packed);
-            let word = u64::from_le_bytes(word);
-            std::array::from_fn(|place| self.table[(word >> (place * WIDTH)) as usize & ((1 << WIDTH) - 1)])
-        };
-        let (whole, rest) = groups.as_chunks::<WIDTH>();
-        slots.iter_mut().zip(whole).for_each(|(slot, packed)| *slot = group(*packed));
-        if let Some(slot) = slots.get_mut(whole.len()) {
-            let mut packed = [0; WIDTH];
-            packed[..rest.len()].copy_from_slice(rest);
-            *slot = group(packed);
-        }
+    /// The values of eight keys of `WIDTH` bits.
+    fn one_by_one<const WIDTH: usize>(&self, keys: u64) -> [u8; 8] {
+        std::array::from_fn(|place| self.table[(keys >> (place * WIDTH)) as usize & ((1 << WIDTH) - 1)])
     }
 
     /// The way of dictionaries of more than 256 values, which no column of ranks should have.
@@ -101,4 +83,31 @@ impl Dictionary {
             *slot = self.values.get(key).copied().unwrap_or(NO_VALUE);
         }
     }
+}
+
+/// Fills slots from groups of eight keys of `WIDTH` bits, of which `values` gives the values. What a last group lacks is keys of
+/// zero.
+fn unpack<const WIDTH: usize>(groups: &[u8], slots: &mut [[u8; 8]], values: impl Fn(u64) -> [u8; 8]) {
+    let group = |packed: [u8; WIDTH]| {
+        let mut keys = [0; 8];
+        keys[..WIDTH].copy_from_slice(&packed);
+        values(u64::from_le_bytes(keys))
+    };
+    let (whole, rest) = groups.as_chunks::<WIDTH>();
+    slots.iter_mut().zip(whole).for_each(|(slot, packed)| *slot = group(*packed));
+    if let Some(slot) = slots.get_mut(whole.len()) {
+        let mut packed = [0; WIDTH];
+        packed[..rest.len()].copy_from_slice(rest);
+        *slot = group(packed);
+    }
+}
+
+/// The values of eight keys, `AT_ONCE` of them by one look into a table.
+fn by_several<const AT_ONCE: usize, const ENTRIES: usize>(table: &[[u8; AT_ONCE]; ENTRIES], keys: u64) -> [u8; 8] {
+    let mut values = [0; 8];
+    let (slots, _) = values.as_chunks_mut::<AT_ONCE>();
+    for (place, slot) in slots.iter_mut().enumerate() {
+        *slot = table[(keys >> (place * ENTRIES.ilog2() as usize)) as usize % ENTRIES];
+    }
+    values
 }

@@ -123,6 +123,31 @@ proptest! {
     }
 
     #[test]
+    fn keys_of_every_width_are_read_from_any_place_on(
+        width in 1..=8_usize, keys in prop::collection::vec(any::<u8>(), 1..100), skip in 0..20_usize, all in any::<bool>(),
+    ) {
+        // A run of packed keys, of which the last group may be cut short.
+        let keys: Vec<u8> = keys.into_iter().map(|key| key & (u8::MAX >> (8 - width))).collect();
+        let mut packed = vec![(keys.len().div_ceil(8) as u8) << 1 | 1];
+        packed.resize(1 + (keys.len() * width).div_ceil(8), 0);
+        for bit in 0..keys.len() * width {
+            packed[1 + bit / 8] |= (keys[bit / width] >> (bit % width) & 1) << (bit % 8);
+        }
+        if all {
+            packed.resize(1 + keys.len().div_ceil(8) * width, 0);
+        }
+        let value = |key: u8| (7 * usize::from(key) % 101) as u8;
+        let dictionary = Dictionary::new((0..1 << width).map(|key| value(key as u8)).collect());
+        let mut runs = Runs::new(packed.into(), width).unwrap();
+        let (first, rest) = keys.split_at(skip.min(keys.len()));
+        let mut out = Vec::new();
+        for part in [first, rest].into_iter().filter(|part| !part.is_empty()) {
+            dictionary.append(&mut runs, part.len(), &mut out).unwrap();
+        }
+        prop_assert_eq!(out, keys.into_iter().map(value).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn damaged_pages_are_errors_or_other_values_and_never_a_panic(
         keys in prop::collection::vec(any::<u8>(), 0..40), width in 0..=32_usize, values in 0..300_usize, count in 1..600_usize,
     ) {
