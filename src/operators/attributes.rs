@@ -75,10 +75,13 @@ impl AttributeValues {
             return Ok(keys.iter().map(|key| key.and_then(value).map_or(NULL_ID, |value| self.id(value))).collect());
         }
         let ids = self.ids_of_values(values)?;
-        Ok(match keys.nulls().filter(|nulls| nulls.null_count() > 0) {
-            None => keys.values().iter().map(|&key| ids[key as usize]).collect(),
-            Some(_) => keys.iter().map(|key| key.map_or(NULL_ID, |key| ids[key as usize])).collect(),
-        })
+        // The key of a null can be any.
+        let id = |&key: &i32| ids.get(key as usize).copied().unwrap_or(NULL_ID);
+        let mut ids_of_rows: Vec<u32> = keys.values().iter().map(id).collect();
+        if let Some(nulls) = keys.nulls() {
+            (!nulls.inner()).set_indices().for_each(|row| ids_of_rows[row] = NULL_ID);
+        }
+        Ok(ids_of_rows)
     }
 
     fn ids_of_values(&mut self, values: &ArrayRef) -> Result<Vec<u32>, ArrowError> {
@@ -226,6 +229,19 @@ mod tests {
         assert_eq!(values.len(), 1);
         assert_eq!(ids(&mut values, &[Some(3), Some(0), Some(1), None, Some(2)]), [1, 2, NULL_ID, NULL_ID, NULL_ID]);
         assert_eq!((values.len(), values.value(1), values.value(3)), (3, Some("Peru"), Some("Chad")));
+    }
+
+    #[test]
+    fn the_key_of_a_null_does_not_count() {
+        let column = |keys: Vec<i32>, valid: Vec<bool>, texts: Vec<&str>| -> ArrayRef {
+            let keys = Int32Array::new(keys.into(), Some(valid.into()));
+            Arc::new(DictionaryArray::<Int32Type>::new(keys, Arc::new(StringArray::from(texts))))
+        };
+        let mut values = AttributeValues::default();
+        let some = column(vec![-1, 1, 99, 0, 0], vec![false, true, false, true, false], vec!["Peru", "Chad"]);
+        assert_eq!(values.ids_of(&some).unwrap(), [NULL_ID, 2, NULL_ID, 1, NULL_ID]);
+        let none = column(vec![7; FIRST_ROWS + 1], vec![false; FIRST_ROWS + 1], vec![]);
+        assert_eq!(values.ids_of(&none).unwrap(), [NULL_ID; FIRST_ROWS + 1]);
     }
 
     #[test]

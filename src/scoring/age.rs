@@ -45,16 +45,19 @@ pub fn completed_years(birth: i32, at: i32) -> Option<u32> {
 /// The year that a day is in, and its number in that year from 0: for years that begin on 1 March, so that the leap day is the last
 /// of its year and all others have the same number in every year. Years are counted from one that is before all days.
 ///
-/// The proleptic Gregorian calendar counted in eras of 400 years from 1 March, after H. Hinnant, "chrono-compatible low-level
-/// date algorithms".
+/// The proleptic Gregorian calendar in quarters of a day, of which a century has 146,097 in the mean, and a year of it 1,461. The
+/// last quarter of a day (`| 3`) tells its year, and the second division is a multiplication by 2³² / 1,461, rounded up: C. Neri
+/// and L. Schneider, "Euclidean affine functions and their application to calendar algorithms" (2023).
 fn year_and_day(days: i32) -> (i64, u32) {
-    const ERA: i64 = 146_097;
+    const DAYS_OF_ERA: i64 = 146_097;
+    const QUARTERS_OF_CENTURY: u64 = 146_097;
     const ERAS_BEFORE_ALL_DAYS: i64 = 14_700;
-    let shifted = (i64::from(days) + 719_468 + ERAS_BEFORE_ALL_DAYS * ERA) as u64;
-    let (era, day_of_era) = (shifted / ERA as u64, (shifted % ERA as u64) as u32);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    (era as i64 * 400 + i64::from(year_of_era), day_of_year)
+    const RECIPROCAL: u32 = 2_939_745;
+    let quarters = 4 * (i64::from(days) + 719_468 + ERAS_BEFORE_ALL_DAYS * DAYS_OF_ERA) as u64 + 3;
+    let (century, quarter) = (quarters / QUARTERS_OF_CENTURY, (quarters % QUARTERS_OF_CENTURY) as u32 | 3);
+    let years = u64::from(RECIPROCAL) * u64::from(quarter);
+    let (year, day) = (years >> 32, years as u32 / RECIPROCAL / 4);
+    (100 * century as i64 + year as i64, day)
 }
 
 #[cfg(test)]
@@ -81,6 +84,17 @@ mod tests {
         assert_eq!(completed_years(days(2000, 2, 29), days(2023, 2, 28)), Some(22));
         assert_eq!(completed_years(days(2000, 2, 29), days(2023, 3, 1)), Some(23));
         assert_eq!(completed_years(days(2000, 2, 29), days(2024, 2, 29)), Some(24));
+    }
+
+    #[test]
+    fn years_and_days_follow_each_other_as_in_a_calendar_library() {
+        let first = days(1599, 3, 1);
+        let (year, _) = year_and_day(first);
+        for day in first..first + 146_097 {
+            let date = NaiveDate::from_ymd_opt(1599, 3, 1).unwrap() + chrono::Duration::days(i64::from(day - first));
+            let began = date.year() - i32::from(date.month() < 3);
+            assert_eq!(year_and_day(day), (year + i64::from(began - 1599), (day - days(began, 3, 1)) as u32), "{date}");
+        }
     }
 
     #[test]
