@@ -214,9 +214,7 @@ fn used_fallback(groups: &PerScale<Vec<GroupId>>, nulls: Option<&NullBuffer>) ->
 
 /// Sets the bytes of null rows to zero.
 pub(super) fn mask(bits: &mut [u8], nulls: &NullBuffer) {
-    for (bits, valid) in bits.iter_mut().zip(nulls) {
-        *bits *= u8::from(valid);
-    }
+    (!nulls.inner()).set_indices().for_each(|row| bits[row] = 0);
 }
 
 /// Lists of dictionary strings from bit sets: the list of a row names its bits, lowest first.
