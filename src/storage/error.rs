@@ -178,9 +178,10 @@ impl StorageError {
             Self::Http { source, .. } => {
                 matches!(**source, HttpFailure::GivenUp { .. } | HttpFailure::Silent(_))
             }
-            Self::Store { source, .. } => {
-                matches!(**source, object_store::Error::Generic { .. } | object_store::Error::JoinError { .. })
-            }
+            Self::Store { source, .. } => match &**source {
+                error @ object_store::Error::Generic { .. } => !is_of_the_path(error),
+                error => matches!(error, object_store::Error::JoinError { .. }),
+            },
             Self::Io { source, .. } => matches!(
                 source.kind(),
                 io::ErrorKind::Interrupted
@@ -192,6 +193,20 @@ impl StorageError {
             _ => false,
         }
     }
+}
+
+/// Whether a file system refused what it was asked for a path that is not what it should be, which it stays.
+fn is_of_the_path(error: &(dyn Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::NotADirectory
+                | io::ErrorKind::IsADirectory
+                | io::ErrorKind::InvalidFilename
+                | io::ErrorKind::ReadOnlyFilesystem
+        )
+    })
 }
 
 /// How our errors travel through code that only knows `object_store`; [`StorageError::find`] finds them again.

@@ -67,6 +67,12 @@ pub enum TableError {
         /// The folder.
         table: String,
     },
+    /// A file where a table should be.
+    #[error("{file} is a file, and a table is a folder: name the folder of a table")]
+    IsFile {
+        /// The file.
+        file: String,
+    },
     /// A folder in which a table is to be made holds something else.
     #[error("{table} is not a table, and holds '{file}': choose an empty folder, or move what is there away")]
     Occupied {

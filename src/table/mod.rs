@@ -144,6 +144,9 @@ pub struct Table {
 impl Table {
     /// The table at a folder, or `None` if the folder has no log.
     pub async fn open(storage: &Storage, root: &Location) -> Result<Option<Table>, TableError> {
+        if root.file_path().is_some_and(|path| path.is_file()) {
+            return Err(TableError::IsFile { file: root.to_string() });
+        }
         let table = |format| Some(Table::new(storage, root, format));
         let delta = holds_anything(&root.child(DELTA_LOG)).await?;
         let manifests = holds_anything(&root.child(MANIFESTS)).await?;

@@ -52,6 +52,9 @@ fn runs_are_listed_shown_and_verified() {
     }
     let folder = tempdir().unwrap();
     runs(&["list"], folder.path()).assert().code(2).stderr(contains("is not a table"));
+    let file = folder.path().join("results.parquet");
+    fs::write(&file, "").unwrap();
+    runs(&["verify"], &file).assert().code(2).stderr(contains("results.parquet is a file, and a table is a folder"));
 }
 
 #[test]

@@ -152,6 +152,8 @@ fn the_format_of_a_folder_is_that_of_its_table_and_delta_for_a_new_one() {
     fs::create_dir(folder.path().join("photos")).unwrap();
     fs::write(folder.path().join("photos/cat.jpg"), "cat").unwrap();
     score("photos").assert().code(2).stderr(contains("is not a table, and holds 'cat.jpg'"));
+    score("photos/cat.jpg/").assert().code(2).stderr(contains("photos/cat.jpg/ is a file, and a table is a folder"));
+    score("photos/cat.jpg/new/").assert().code(2).stderr(contains("Not a directory"));
     score("out.csv").args(["--mode", "append"]).assert().code(2).stderr(contains("--mode is for tables"));
     score("new").args(["--format", "csv"]).assert().code(2).stderr(contains("choose --format delta or parquet"));
 }
