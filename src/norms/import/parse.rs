@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 
 use crate::model::Scale;
 use crate::model::norm::{
-    DEFAULT_VERSION, FREQUENCY, NORM_GROUP, NORM_VERSION, PERCENTILE, RAW_SCORE, RawRange, SCALE,
+    DEFAULT_VERSION, FREQUENCY, NORM_GROUP, NORM_VERSION, PERCENTILE, PUBLISHED, RAW_SCORE, RawRange, SCALE,
 };
 use crate::norms::import::fault::{FaultCause, FaultLog};
 use crate::norms::import::{ImportOptions, LfiUnit};
@@ -177,6 +177,9 @@ fn check_group(group: &str) -> Result<(), FaultCause> {
     }
     if group.contains(VERSION_SEPARATOR) {
         return Err(FaultCause::Separator { column: NORM_GROUP, value: group.to_owned() });
+    }
+    if group == PUBLISHED {
+        return Err(FaultCause::ReservedGroup);
     }
     Ok(())
 }

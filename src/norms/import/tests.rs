@@ -155,7 +155,8 @@ async fn every_fault_of_every_file_is_told_with_its_line_and_nothing_is_written(
          Total,default,CE,16\n\
          \n\
          \"Total\n\",default,CE,16,5,10\n\
-         Total,default,CE,49,5,10\n",
+         Total,default,CE,49,5,10\n\
+         published,default,CE,16,5,10\n",
     );
     let columns = workspace.file("columns.csv", "norm_group,scale,raw\nTotal,CE,12\n");
     let order = workspace.file(
@@ -182,6 +183,8 @@ async fn every_fault_of_every_file_is_told_with_its_line_and_nothing_is_written(
                 .to_owned(),
             "rows.csv:14: the row has 4 fields, the header 6".to_owned(),
             "rows.csv:18: the raw score 49 of CE is not from 11 to 48".to_owned(),
+            "rows.csv:19: 'norm_group' is 'published': results call the published table so, and a group needs another name"
+                .to_owned(),
             "columns.csv:1: the column 'raw_score' is missing".to_owned(),
             "columns.csv:1: the column 'percentile' is missing".to_owned(),
             "order.csv:2: RO 21 of Total has the percentile 20, below the 30 of 20".to_owned(),
