@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -181,29 +181,61 @@ impl ObjectStore for Pinned {
     }
 }
 
-/// Ranges that are read together take a multiple of this, so that what some leave is what others take: row groups are of nearly one
-/// size, and of two that differ by a byte the larger does not fit where the smaller was.
+/// Ranges are read into blocks of at most this, or of one range. A row group in one block would need as much in one place, where what
+/// others left lies in many; and the allocator keeps the more for later, the more was ever given back to it at once.
 const BLOCK: usize = 256 << 10;
 
-async fn read_ranges(mut file: File, path: PathBuf, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-    let length = |range: &Range<u64>| (range.end - range.start) as usize;
-    // Memory is taken here, where it is given back later too: a thread that only reads would keep what others gave back.
-    let total = ranges.iter().map(length).sum::<usize>();
-    let mut bytes = vec![0; total.next_multiple_of(BLOCK)];
-    bytes.truncate(total);
-    let places: Vec<(u64, usize)> = ranges.iter().map(|range| (range.start, length(range))).collect();
-    let read = tokio::task::spawn_blocking(move || {
-        let mut rest = bytes.as_mut_slice();
-        for (start, length) in places {
-            let place = rest.split_off_mut(..length).unwrap_or_default();
-            file.seek(SeekFrom::Start(start))?;
+/// Memory that neighbouring ranges are read into, one after the other.
+struct Block {
+    ranges: Vec<Range<u64>>,
+    bytes: Vec<u8>,
+}
+
+impl Block {
+    fn new(ranges: &[Range<u64>]) -> Block {
+        Block { ranges: ranges.to_vec(), bytes: vec![0; ranges.iter().map(length).sum()] }
+    }
+
+    /// Blocks for all ranges, in order.
+    fn all(mut ranges: &[Range<u64>]) -> Vec<Block> {
+        let mut blocks = Vec::new();
+        while !ranges.is_empty() {
+            let mut total = 0;
+            let fits = |range: &&Range<u64>| {
+                total += length(range);
+                total <= BLOCK
+            };
+            let (these, others) = ranges.split_at(ranges.iter().take_while(fits).count().max(1));
+            blocks.push(Block::new(these));
+            ranges = others;
+        }
+        blocks
+    }
+
+    fn read(mut self, file: &mut File) -> io::Result<Vec<Bytes>> {
+        let mut rest = self.bytes.as_mut_slice();
+        for range in &self.ranges {
+            let place = rest.split_off_mut(..length(range)).unwrap_or_default();
+            file.seek(SeekFrom::Start(range.start))?;
             file.read_exact(place)?;
         }
-        Ok(Bytes::from(bytes))
+        let mut bytes = Bytes::from(self.bytes);
+        Ok(self.ranges.iter().map(|range| bytes.split_to(length(range))).collect())
+    }
+}
+
+fn length(range: &Range<u64>) -> usize {
+    (range.end - range.start) as usize
+}
+
+async fn read_ranges(mut file: File, path: PathBuf, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+    // Memory is taken here, where it is given back later too: a thread that only reads would keep what others gave back.
+    let blocks = Block::all(ranges);
+    let read = tokio::task::spawn_blocking(move || {
+        blocks.into_iter().map(|block| block.read(&mut file)).collect::<io::Result<Vec<_>>>()
     });
     let failed = |source| StorageError::Io { target: path.display().to_string(), operation: "read it", source };
-    let mut bytes = read.await?.map_err(failed)?;
-    Ok(ranges.iter().map(|range| bytes.split_to(length(range))).collect())
+    Ok(read.await?.map_err(failed)?.concat())
 }
 
 impl fmt::Display for Pinned {
@@ -255,6 +287,24 @@ mod tests {
         inner.put(&other, "free".into()).await.unwrap();
         inner.put(&other, "to change".into()).await.unwrap();
         assert_eq!(pinned.get_range(&other, 0..2).await.unwrap(), "to");
+    }
+
+    #[tokio::test]
+    async fn ranges_of_a_file_are_read_in_their_order_whatever_their_lengths() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..3 * BLOCK as u32).map(|at| (at % 251) as u8).collect();
+        std::fs::write(folder.path().join("sessions.parquet"), &bytes).unwrap();
+        let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+        let path = Path::from("sessions.parquet");
+        let meta = store.head(&path).await.unwrap();
+        let pinned = Pinned::new(store, "file:///", [&meta]).of_files();
+        let block = BLOCK as u64;
+        let ranges = [0..1, 1..block, block..block + 1, 5..2 * block + 7, 3 * block - 2..3 * block, 9..9, 40..70];
+        let read = pinned.get_ranges(&path, &ranges).await.unwrap();
+        let expected =
+            ranges.clone().map(|range| Bytes::copy_from_slice(&bytes[range.start as usize..range.end as usize]));
+        assert_eq!(read, expected);
+        assert!(pinned.get_ranges(&path, &[0..1, 3 * block - 1..3 * block + 1]).await.is_err(), "past the end");
     }
 
     #[tokio::test]

@@ -173,10 +173,10 @@ mod tests {
         let values = [5.0, f64::NAN, -1.0, 9.0, 2.0];
         let value = |number: u32| Some(values[number as usize]).filter(|value| !value.is_nan());
         let mut ends = Ends::default();
-        assert_eq!(ends.in_page(&KeyPage::default(), 0, value), None);
+        assert_eq!(ends.in_page(&KeyPage::with_capacity(0), 0, value), None);
         (0..5).for_each(|number| ends.add(number, value));
         let of = |keys: &[u32]| {
-            let mut page = KeyPage::default();
+            let mut page = KeyPage::with_capacity(0);
             page.extend(keys, &mut Known);
             ends.in_page(&page, values.len(), value)
         };

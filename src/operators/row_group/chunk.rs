@@ -18,24 +18,27 @@ use super::pieces::Pieces;
 pub(super) struct PageCodec {
     level: i32,
     zstd: Compressor<'static>,
-    /// The page being put together, kept for its capacity.
+    /// The page being put together, and the one last compressed, kept for their capacity.
     pub(super) body: Vec<u8>,
+    compressed: Vec<u8>,
 }
 
 impl PageCodec {
     pub(super) fn try_new(level: i32) -> Result<Self> {
         let zstd = Compressor::new(level).map_err(RowGroupError::Compress)?;
-        Ok(Self { level, zstd, body: Vec::new() })
+        Ok(Self { level, zstd, body: Vec::new(), compressed: Vec::new() })
     }
 
     fn compression(&self) -> Result<Compression> {
         ZstdLevel::try_new(self.level).map(Compression::ZSTD).map_err(RowGroupError::Encode)
     }
 
-    fn compress(&mut self, body: &[u8]) -> Result<Bytes> {
-        let mut compressed = Vec::with_capacity(compress_bound(body.len()));
-        self.zstd.compress_to_buffer(body, &mut compressed).map_err(RowGroupError::Compress)?;
-        Ok(compressed.into())
+    /// Compresses the page.
+    fn compress(&mut self) -> Result<()> {
+        self.compressed.clear();
+        self.compressed.reserve(compress_bound(self.body.len()));
+        self.zstd.compress_to_buffer(&self.body, &mut self.compressed).map_err(RowGroupError::Compress)?;
+        Ok(())
     }
 }
 
@@ -106,40 +109,42 @@ impl<T: Bound> ChunkWriter<T> {
 
     /// Appends a data page of levels and values as they stand in `codec.body`.
     pub(super) fn add_page(&mut self, summary: PageSummary<T>, codec: &mut PageCodec) -> Result<()> {
-        let body = std::mem::take(&mut codec.body);
-        let page = Page::DataPage {
-            buf: self.stored(&body, codec)?,
-            num_values: summary.levels as u32,
-            encoding: summary.encoding,
+        let PageSummary { levels, encoding, .. } = summary;
+        let spec = self.write(codec, |buf| Page::DataPage {
+            buf,
+            num_values: levels as u32,
+            encoding,
             def_level_encoding: Encoding::RLE,
             rep_level_encoding: Encoding::RLE,
             statistics: None,
-        };
-        let spec = self.write(page, body.len())?;
-        codec.body = body;
+        })?;
         self.summaries.push(WrittenPage { summary, offset: spec.offset, compressed: spec.compressed_size });
         Ok(())
     }
 
-    /// The page as it is stored. Packed keys of scores and percentiles, identifiers and times leave little to compress: a column
-    /// chunk whose first page would not become an eighth shorter is stored as it is, which saves the time of all its pages.
-    fn stored(&mut self, body: &[u8], codec: &mut PageCodec) -> Result<Bytes> {
-        if self.compressed != Some(false) {
-            let compressed = codec.compress(body)?;
-            if *self.compressed.get_or_insert(8 * compressed.len() <= 7 * body.len()) {
-                return Ok(compressed);
-            }
+    /// Whether the page in `codec.body` is stored compressed, and is now. Packed keys of scores and percentiles, identifiers and times
+    /// leave little to compress: a column chunk whose first page would not become an eighth shorter is stored as it is, which saves
+    /// the time of all its pages.
+    fn compress(&mut self, codec: &mut PageCodec) -> Result<bool> {
+        if self.compressed == Some(false) {
+            return Ok(false);
         }
-        Ok(Bytes::copy_from_slice(body))
+        codec.compress()?;
+        Ok(*self.compressed.get_or_insert(8 * codec.compressed.len() <= 7 * codec.body.len()))
     }
 
-    fn write(&mut self, page: Page, uncompressed: usize) -> Result<PageWriteSpec> {
-        let compressed = page.buffer().len();
-        if uncompressed.max(compressed) > i32::MAX as usize {
+    /// Writes the page of what stands in `codec.body`.
+    fn write(&mut self, codec: &mut PageCodec, page: impl FnOnce(Bytes) -> Page) -> Result<PageWriteSpec> {
+        let uncompressed = codec.body.len();
+        let stored = if self.compress(codec)? { &mut codec.compressed } else { &mut codec.body };
+        if uncompressed.max(stored.len()) > i32::MAX as usize {
             return Err(RowGroupError::PageTooLarge { column: self.column_path(), bytes: uncompressed });
         }
-        let page = CompressedPage::new(page, uncompressed);
+        // Lent to the page, and taken back after it: neither allocated nor copied.
+        let lent = Bytes::from(std::mem::take(stored));
+        let page = CompressedPage::new(page(lent.clone()), uncompressed);
         let spec = SerializedPageWriter::new(&mut self.pages).write_page(page).map_err(RowGroupError::Encode)?;
+        *stored = lent.into();
         self.uncompressed += spec.uncompressed_size;
         Ok(spec)
     }
@@ -151,10 +156,14 @@ impl<T: Bound> ChunkWriter<T> {
         // Data pages are ready before the dictionary is, and in the file they follow it.
         let data = std::mem::replace(&mut self.pages, TrackedWrite::new(Pieces::default()));
         if let Some(DictionaryPage { values, body }) = dictionary {
-            let buf = self.stored(&body, codec)?;
-            let page =
-                Page::DictionaryPage { buf, num_values: values as u32, encoding: Encoding::PLAIN, is_sorted: false };
-            self.write(page, body.len())?;
+            codec.body.clear();
+            codec.body.extend_from_slice(&body);
+            self.write(codec, |buf| Page::DictionaryPage {
+                buf,
+                num_values: values as u32,
+                encoding: Encoding::PLAIN,
+                is_sorted: false,
+            })?;
             dictionary_offset = Some(0);
             encoding_stats.push((PageType::DICTIONARY_PAGE, Encoding::PLAIN));
         }

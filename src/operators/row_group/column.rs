@@ -42,13 +42,17 @@ fn is_dictionary_of(values: &DataType, data_type: &DataType) -> bool {
     matches!(data_type, DataType::Dictionary(key, value) if is_key_type(key) && **value == *values)
 }
 
+/// Encoders have room for a whole page from the start, as one that grows is moved again and again and ends up to twice as large; but for
+/// no more rows than these, as a page of more is an option that says little of how many will come.
+const ROOM: usize = 1 << 16;
+
 /// An encoder for each column of a plan.
-pub(super) fn encoders(plan: &Schema, file: &FileSchema) -> Result<Vec<Box<dyn ColumnEncoder>>> {
+pub(super) fn encoders(plan: &Schema, file: &FileSchema, page_rows: usize) -> Result<Vec<Box<dyn ColumnEncoder>>> {
     let documented = file.documented.fields();
     let own = plan.fields().iter().zip(documented).enumerate().map(|(root, (field, documented))| {
         // Levels follow the file, which may allow nulls where the plan has none.
         let field = field.as_ref().clone().with_nullable(documented.is_nullable());
-        encoder(&field, file.leaves(root))
+        encoder(&field, file.leaves(root), page_rows.min(ROOM))
     });
     let own = own.collect::<Vec<_>>();
     let stock = documented.iter().zip(&own).filter(|(_, own)| own.is_none()).map(|(field, _)| Arc::clone(field));
@@ -63,21 +67,21 @@ pub(super) fn encoders(plan: &Schema, file: &FileSchema) -> Result<Vec<Box<dyn C
 }
 
 /// The encoder of ours that columns of this plan type have, if any.
-fn encoder(field: &Field, leaves: &[ColumnDescPtr]) -> Option<Box<dyn ColumnEncoder>> {
+fn encoder(field: &Field, leaves: &[ColumnDescPtr], page_rows: usize) -> Option<Box<dyn ColumnEncoder>> {
     let column = Arc::clone(leaves.first()?);
     Some(match field.data_type() {
         DataType::Boolean => Box::new(BooleanColumn::new(column)),
-        DataType::Int16 => Box::new(Int16Column::new(column)),
+        DataType::Int16 => Box::new(Int16Column::new(column, page_rows)),
         DataType::Int64
         | DataType::Timestamp(TimeUnit::Millisecond | TimeUnit::Microsecond | TimeUnit::Nanosecond, _) => {
-            Box::new(Int64Column::new(column))
+            Box::new(Int64Column::new(column, page_rows))
         }
-        DataType::Float64 => Box::new(Float64Column::new(column)),
+        DataType::Float64 => Box::new(Float64Column::new(column, page_rows)),
         DataType::List(item) if is_dictionary_of(&DataType::Utf8, item.data_type()) => {
-            Box::new(StringListColumn::new(field, column))
+            Box::new(StringListColumn::new(field, column, page_rows))
         }
-        other if is_dictionary_of(&DataType::Utf8, other) => Box::new(StringColumn::new(column)),
-        other if is_dictionary_of(&DataType::Float64, other) => Box::new(Float64Column::new(column)),
+        other if is_dictionary_of(&DataType::Utf8, other) => Box::new(StringColumn::new(column, page_rows)),
+        other if is_dictionary_of(&DataType::Float64, other) => Box::new(Float64Column::new(column, page_rows)),
         _ => return None,
     })
 }

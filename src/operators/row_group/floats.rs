@@ -40,10 +40,10 @@ enum Values {
 }
 
 impl Float64Column {
-    pub(super) fn new(column: ColumnDescPtr) -> Self {
+    pub(super) fn new(column: ColumnDescPtr, page_rows: usize) -> Self {
         Self {
             validity: Validity::new(),
-            values: Values::Keys(KeyPage::default(), FloatDictionary::default()),
+            values: Values::Keys(KeyPage::with_capacity(page_rows), FloatDictionary::default()),
             renumbering: Renumbering::default(),
             has_keys: false,
             chunk: ChunkWriter::new(column),

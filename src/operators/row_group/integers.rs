@@ -23,8 +23,8 @@ pub(super) struct Int64Column {
 }
 
 impl Int64Column {
-    pub(super) fn new(column: ColumnDescPtr) -> Self {
-        Self { validity: Validity::new(), page: Vec::new(), chunk: ChunkWriter::new(column) }
+    pub(super) fn new(column: ColumnDescPtr, page_rows: usize) -> Self {
+        Self { validity: Validity::new(), page: Vec::with_capacity(page_rows), chunk: ChunkWriter::new(column) }
     }
 }
 

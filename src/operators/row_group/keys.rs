@@ -29,13 +29,12 @@ enum Keys {
     Wide(Vec<u32>),
 }
 
-impl Default for KeyPage {
-    fn default() -> Self {
-        KeyPage { keys: Keys::Narrow(Vec::new()), block: Box::new([0; BLOCK]) }
-    }
-}
-
 impl KeyPage {
+    /// A page of as many keys as there is to be room for.
+    pub(super) fn with_capacity(keys: usize) -> Self {
+        KeyPage { keys: Keys::Narrow(Vec::with_capacity(keys)), block: Box::new([0; BLOCK]) }
+    }
+
     pub(super) fn len(&self) -> usize {
         match &self.keys {
             Keys::Narrow(page) => page.len(),
@@ -118,7 +117,9 @@ impl Keys {
         if let Keys::Narrow(page) = self
             && bits_of(numbers) > u8::MAX.into()
         {
-            *self = Keys::Wide(page.iter().copied().map(u32::from).collect());
+            let mut wide = Vec::with_capacity(page.capacity());
+            wide.extend(page.iter().copied().map(u32::from));
+            *self = Keys::Wide(wide);
         }
         match self {
             Keys::Narrow(page) => page.extend(numbers.iter().map(|number| *number as u8)),
@@ -154,7 +155,7 @@ mod tests {
     }
 
     fn page_of(items: &[u32]) -> (KeyPage, Met) {
-        let (mut page, mut met) = (KeyPage::default(), Met::default());
+        let (mut page, mut met) = (KeyPage::with_capacity(0), Met::default());
         page.extend(items, &mut met);
         (page, met)
     }

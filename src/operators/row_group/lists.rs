@@ -24,10 +24,10 @@ pub(super) struct StringListColumn {
 }
 
 impl StringListColumn {
-    pub(super) fn new(field: &Field, column: ColumnDescPtr) -> Self {
+    pub(super) fn new(field: &Field, column: ColumnDescPtr, page_rows: usize) -> Self {
         let item_nullable = matches!(field.data_type(), DataType::List(item) if item.is_nullable());
         Self {
-            strings: StringDictionary::default(),
+            strings: StringDictionary::new(page_rows),
             levels: ListLevels::new(),
             scale: DefinitionScale::new(field.is_nullable(), item_nullable),
             chunk: ChunkWriter::new(column),

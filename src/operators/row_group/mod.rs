@@ -103,7 +103,7 @@ impl RowGroupEncoder {
         if options.page_rows == 0 {
             return Err(RowGroupError::Option { option: "page_rows", value: 0, expected: "at least 1" });
         }
-        let columns = encoders(schema, &FileSchema::try_new(schema, options)?)?;
+        let columns = encoders(schema, &FileSchema::try_new(schema, options)?, options.page_rows)?;
         Ok(Self {
             schema: Arc::clone(schema),
             columns,

@@ -23,11 +23,11 @@ pub(super) struct Int16Column {
 }
 
 impl Int16Column {
-    pub(super) fn new(column: ColumnDescPtr) -> Self {
+    pub(super) fn new(column: ColumnDescPtr, page_rows: usize) -> Self {
         Self {
             validity: Validity::new(),
             dictionary: ShortDictionary::default(),
-            page: KeyPage::default(),
+            page: KeyPage::with_capacity(page_rows),
             bounds: None,
             chunk: ChunkWriter::new(column),
         }

@@ -20,7 +20,6 @@ use super::valid_runs::ValidRuns;
 
 /// The distinct strings of one column in one row group, numbered in order of first appearance, so that the numbers depend
 /// on the rows alone and not on the dictionaries they came with.
-#[derive(Default)]
 pub(super) struct StringDictionary {
     distinct: DistinctStrings,
     renumbering: Renumbering,
@@ -29,6 +28,15 @@ pub(super) struct StringDictionary {
 }
 
 impl StringDictionary {
+    /// One with room for a page of so many strings.
+    pub(super) fn new(page: usize) -> Self {
+        Self {
+            distinct: DistinctStrings::default(),
+            renumbering: Renumbering::default(),
+            page: KeyPage::with_capacity(page),
+        }
+    }
+
     /// Appends the strings of runs of a dictionary array.
     pub(super) fn append(&mut self, array: &dyn Array, runs: impl IntoIterator<Item = Range<usize>>) {
         let Self { renumbering, page, distinct } = self;
@@ -128,8 +136,8 @@ pub(super) struct StringColumn {
 }
 
 impl StringColumn {
-    pub(super) fn new(column: ColumnDescPtr) -> Self {
-        Self { strings: StringDictionary::default(), validity: Validity::new(), chunk: ChunkWriter::new(column) }
+    pub(super) fn new(column: ColumnDescPtr, page_rows: usize) -> Self {
+        Self { strings: StringDictionary::new(page_rows), validity: Validity::new(), chunk: ChunkWriter::new(column) }
     }
 }
 
