@@ -58,9 +58,6 @@ pub(crate) const MEMORY_HUNDRED: &str = "memory: a hundred times the rows";
 pub(crate) const CONSTRAINED: &str = "memory: memory-constrained";
 pub(crate) const CONSTRAINED_TEN: &str = "memory: memory-constrained, ten times the rows";
 
-/// NDJSON is large: this share of the sessions is enough.
-const NDJSON_SHARE: f64 = 0.1;
-
 /// Every case that the options ask for, in the order of the table.
 pub(crate) fn all(options: &Options, files: &Files) -> Vec<Case> {
     let of_wall_time = [FIRST_ROW, FIRST_ROW_PUBLISHED, HELP, WIDE_ONE_THREAD, TEN_ONE_THREAD];
@@ -73,8 +70,8 @@ pub(crate) fn all(options: &Options, files: &Files) -> Vec<Case> {
     let programs = std::iter::once((String::new(), files.program.clone()));
     let other = options.program.iter().map(|program| ("other: ".to_owned(), program.clone()));
     for (prefix, program) in programs.chain(other) {
-        let job = |input: &(&'static str, &'static str, f64)| Job::new(&program, files, options.threads, *input);
-        let (wide, packed) = (job(&("wide", "parquet", 1.0)), job(&("packed", "parquet", 1.0)));
+        let job = |input: &(&'static str, &'static str, u64)| Job::new(&program, files, options.threads, *input);
+        let (wide, packed) = (job(&("wide", "parquet", 1)), job(&("packed", "parquet", 1)));
         let own = [
             wide.clone().case(WIDE),
             wide.clone().threads(1).case(WIDE_ONE_THREAD),
@@ -82,15 +79,15 @@ pub(crate) fn all(options: &Options, files: &Files) -> Vec<Case> {
             count_styles(STYLE, wide.clone(), ", contexts => false"),
             count_styles(STYLE_OF_ALL, wide.clone(), ""),
             wide.clone().into_stdout().case(TO_NDJSON),
-            job(&("wide", "csv", 1.0)).case(FROM_CSV),
-            job(&("wide", "ndjson", NDJSON_SHARE)).case(FROM_NDJSON),
+            job(&("wide", "csv", 1)).case(FROM_CSV),
+            job(&("wide", "ndjson", 1)).case(FROM_NDJSON),
             first_row(FIRST_ROW, wide.clone()),
             first_row(FIRST_ROW_PUBLISHED, wide.clone().without_group_norms()),
             help(program.clone()),
-            job(&("wide", "parquet", 10.0)).case(MEMORY_TEN).at_most(2),
-            job(&("wide", "parquet", 10.0)).threads(1).case(TEN_ONE_THREAD).at_most(2),
+            job(&("wide", "parquet", 10)).case(MEMORY_TEN).at_most(2),
+            job(&("wide", "parquet", 10)).threads(1).case(TEN_ONE_THREAD).at_most(2),
             wide.args(&["--profile", "memory-constrained"]).without_threads().case(CONSTRAINED).at_most(2),
-            job(&("wide", "parquet", 10.0))
+            job(&("wide", "parquet", 10))
                 .args(&["--profile", "memory-constrained"])
                 .without_threads()
                 .case(CONSTRAINED_TEN)
@@ -98,7 +95,7 @@ pub(crate) fn all(options: &Options, files: &Files) -> Vec<Case> {
         ];
         cases.extend(own.into_iter().map(|case| Case { name: format!("{prefix}{}", case.name), ..case }));
         if options.long {
-            let case = job(&("wide", "parquet", 100.0)).case(MEMORY_HUNDRED).at_most(1);
+            let case = job(&("wide", "parquet", 100)).case(MEMORY_HUNDRED).at_most(1);
             cases.push(Case { name: format!("{prefix}{}", case.name), ..case });
         }
     }
@@ -113,7 +110,7 @@ pub(crate) fn all(options: &Options, files: &Files) -> Vec<Case> {
 }
 
 fn stock_cases(threads: usize, files: &Files) -> Vec<Case> {
-    let read = |name, input: (&'static str, &'static str, f64), columns: Vec<String>| {
+    let read = |name, input: (&'static str, &'static str, u64), columns: Vec<String>| {
         let files = files.clone();
         Case::new(name, move || {
             let (layout, extension, times) = input;
@@ -132,12 +129,12 @@ fn stock_cases(threads: usize, files: &Files) -> Vec<Case> {
     let style_items: Vec<String> = rank_columns("q", 12);
     let ranks = style_items.iter().cloned().chain(rank_columns("ctx", 8)).collect();
     vec![
-        read(DECODE, ("wide", "parquet", 1.0), Vec::new()),
-        read(DECODE_STYLE_ITEMS, ("wide", "parquet", 1.0), style_items),
-        read(DECODE_RANKS, ("wide", "parquet", 1.0), ranks),
+        read(DECODE, ("wide", "parquet", 1), Vec::new()),
+        read(DECODE_STYLE_ITEMS, ("wide", "parquet", 1), style_items),
+        read(DECODE_RANKS, ("wide", "parquet", 1), ranks),
         Case::new(REWRITE, rewrite),
-        read(READ_CSV, ("wide", "csv", 1.0), Vec::new()),
-        read(READ_NDJSON, ("wide", "ndjson", NDJSON_SHARE), Vec::new()),
+        read(READ_CSV, ("wide", "csv", 1), Vec::new()),
+        read(READ_NDJSON, ("wide", "ndjson", 1), Vec::new()),
     ]
 }
 
@@ -152,14 +149,14 @@ struct Job {
     program: PathBuf,
     files: Files,
     threads: Option<usize>,
-    input: (&'static str, &'static str, f64),
+    input: (&'static str, &'static str, u64),
     to_stdout: bool,
     group_norms: bool,
     args: Vec<&'static str>,
 }
 
 impl Job {
-    fn new(program: &Path, files: &Files, threads: usize, input: (&'static str, &'static str, f64)) -> Job {
+    fn new(program: &Path, files: &Files, threads: usize, input: (&'static str, &'static str, u64)) -> Job {
         let (program, files) = (program.to_owned(), files.clone());
         Job { program, files, threads: Some(threads), input, to_stdout: false, group_norms: true, args: Vec::new() }
     }

@@ -40,7 +40,7 @@ impl Files {
     }
 
     /// Sessions: a layout, a format, and how many times the usual number.
-    pub(crate) fn sessions(&self, layout: &str, extension: &str, times: f64) -> PathBuf {
+    pub(crate) fn sessions(&self, layout: &str, extension: &str, times: u64) -> PathBuf {
         let rows = self.session_count(times);
         let path = self.folder.join(format!("{layout}-{rows}.{extension}"));
         if !path.exists() {
@@ -54,8 +54,8 @@ impl Files {
     }
 
     /// How many sessions a file of so many times the usual number holds.
-    pub(crate) fn session_count(&self, times: f64) -> u64 {
-        ((self.rows as f64 * times) as u64).max(1)
+    pub(crate) fn session_count(&self, times: u64) -> u64 {
+        (self.rows * times).max(1)
     }
 
     /// A folder with one imported table of 1,400 groups.
@@ -84,7 +84,7 @@ impl Files {
         if !path.exists() {
             eprintln!("generating {}", path.display());
             let mut command = Command::new(&self.program);
-            command.arg("score").arg(self.sessions("wide", "parquet", 1.0)).arg("--norms").arg(self.norms());
+            command.arg("score").arg(self.sessions("wide", "parquet", 1)).arg("--norms").arg(self.norms());
             run(command.args(["--progress", "off", "--to"]).arg(&path));
         }
         path

@@ -40,7 +40,7 @@ impl Peer {
 
     /// Scores the wide file.
     pub(crate) fn score(&self, threads: usize) -> Figures {
-        let sessions = self.files.sessions("wide", "parquet", 1.0);
+        let sessions = self.files.sessions("wide", "parquet", 1);
         self.files.norms();
         let output = self.files.output("peer.parquet");
         run_reporting(&mut self.command(&sessions, &self.files.norm_table(), &output, threads)).expect("the peer runs")
