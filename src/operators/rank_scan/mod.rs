@@ -38,6 +38,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
 use chunk::{PageDecompressor, RankChunk};
+use keys::UNPACKED_BEYOND;
 
 const NAME: &str = "RankScanExec";
 
@@ -224,7 +225,7 @@ struct RowGroup {
 impl RankFiles {
     /// The columns of the next `rows` rows.
     async fn read(&mut self, rows: usize, baseline: &BaselineMetrics) -> Result<Vec<ArrayRef>> {
-        let empty = || (Vec::with_capacity(rows), NullBufferBuilder::new(rows));
+        let empty = || (Vec::with_capacity(rows + UNPACKED_BEYOND), NullBufferBuilder::new(rows));
         let mut columns: Vec<_> = self.plan.columns.iter().map(|_| empty()).collect();
         let mut left = rows;
         while left > 0 {

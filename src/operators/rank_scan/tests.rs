@@ -19,7 +19,7 @@ use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use proptest::prelude::*;
 
-use super::keys::Dictionary;
+use super::keys::{Dictionary, UNPACKED_BEYOND};
 use super::runs::Runs;
 use super::*;
 
@@ -140,10 +140,12 @@ proptest! {
         let dictionary = Dictionary::new((0..1 << width).map(|key| value(key as u8)).collect());
         let mut runs = Runs::new(packed.into(), width).unwrap();
         let (first, rest) = keys.split_at(skip.min(keys.len()));
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(keys.len() + UNPACKED_BEYOND);
+        let room = out.capacity();
         for part in [first, rest].into_iter().filter(|part| !part.is_empty()) {
             dictionary.append(&mut runs, part.len(), &mut out).unwrap();
         }
+        prop_assert_eq!(out.capacity(), room, "it grew");
         prop_assert_eq!(out, keys.into_iter().map(value).collect::<Vec<_>>());
     }
 
