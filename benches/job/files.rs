@@ -55,7 +55,7 @@ impl Files {
 
     /// How many sessions a file of so many times the usual number holds.
     pub(crate) fn session_count(&self, times: u64) -> u64 {
-        (self.rows * times).max(1)
+        self.rows * times
     }
 
     /// A folder with one imported table of 1,400 groups.

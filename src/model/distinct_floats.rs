@@ -79,11 +79,6 @@ impl DistinctFloats {
     pub(crate) fn values(&self) -> &[f64] {
         &self.values
     }
-
-    /// How much memory they take, in bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        size_of_val(&*self.slots) + size_of::<f64>() * self.values.capacity()
-    }
 }
 
 /// Both halves of a wide product, so that every bit of a number takes part.

@@ -132,8 +132,16 @@ impl StorageError {
             object_store::Error::Generic { source, store } => match source.downcast::<StorageError>() {
                 Ok(own) => *own,
                 Err(source) => {
-                    let source = Box::new(object_store::Error::Generic { source, store });
-                    Self::Store { target, operation, source }
+                    let refused = causes(source.as_ref()).find_map(|cause| cause.downcast_ref::<io::Error>());
+                    match refused.map(io::Error::kind) {
+                        Some(kind) if store == FILE_SYSTEM => {
+                            Self::Io { target, operation, source: io::Error::new(kind, source) }
+                        }
+                        _ => {
+                            let source = Box::new(object_store::Error::Generic { source, store });
+                            Self::Store { target, operation, source }
+                        }
+                    }
                 }
             },
             object_store::Error::NotFound { .. } => Self::NotFound { target },
@@ -156,18 +164,7 @@ impl StorageError {
 
     /// The storage error at or below `error`, however deep other crates have wrapped it.
     pub fn find<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e StorageError> {
-        let mut cause = Some(error);
-        while let Some(error) = cause {
-            if let Some(own) = error.downcast_ref() {
-                return Some(own);
-            }
-            // An io::Error that carries another error does not name it as its source.
-            cause = match error.downcast_ref::<io::Error>().and_then(|io| io.get_ref()) {
-                Some(carried) => Some(carried),
-                None => error.source(),
-            };
-        }
-        None
+        causes(error).find_map(|cause| cause.downcast_ref())
     }
 
     /// Whether doing the same again later may succeed, with nothing changed by hand.
@@ -178,10 +175,9 @@ impl StorageError {
             Self::Http { source, .. } => {
                 matches!(**source, HttpFailure::GivenUp { .. } | HttpFailure::Silent(_))
             }
-            Self::Store { source, .. } => match &**source {
-                error @ object_store::Error::Generic { .. } => !is_of_the_path(error),
-                error => matches!(error, object_store::Error::JoinError { .. }),
-            },
+            Self::Store { source, .. } => {
+                matches!(**source, object_store::Error::Generic { .. } | object_store::Error::JoinError { .. })
+            }
             Self::Io { source, .. } => matches!(
                 source.kind(),
                 io::ErrorKind::Interrupted
@@ -195,18 +191,18 @@ impl StorageError {
     }
 }
 
-/// Whether a file system refused what it was asked for a path that is not what it should be, which it stays.
-fn is_of_the_path(error: &(dyn Error + 'static)) -> bool {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|error| {
-        matches!(
-            error.kind(),
-            io::ErrorKind::NotADirectory
-                | io::ErrorKind::IsADirectory
-                | io::ErrorKind::InvalidFilename
-                | io::ErrorKind::ReadOnlyFilesystem
-        )
-    })
+/// What the store of the local disk calls itself in its errors.
+const FILE_SYSTEM: &str = "LocalFileSystem";
+
+/// An error and those below it.
+fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    // An io::Error that carries another error does not name it as its source.
+    let below = |&error: &&'e (dyn Error + 'static)| match error.downcast_ref::<io::Error>().and_then(|io| io.get_ref())
+    {
+        Some(carried) => Some(carried as &(dyn Error + 'static)),
+        None => error.source(),
+    };
+    std::iter::successors(Some(error), below)
 }
 
 /// How our errors travel through code that only knows `object_store`; [`StorageError::find`] finds them again.
@@ -244,6 +240,26 @@ mod tests {
         assert!(matches!(found, Some(StorageError::PoolTimeout { waiters: 7, .. })), "{found:?}");
         let own = StorageError::of_store("s3://b/x", "read it", timed_out().into());
         assert!(matches!(own, StorageError::PoolTimeout { .. }), "{own}");
+    }
+
+    #[test]
+    fn what_the_disk_refuses_is_retryable_if_it_passes_by_itself() {
+        let refused = |store, kind| {
+            let source = Box::new(io::Error::from(kind));
+            StorageError::of_store("/data/in", "list it", object_store::Error::Generic { store, source })
+        };
+        for (kind, retryable) in [
+            (io::ErrorKind::NotADirectory, false),
+            (io::ErrorKind::PermissionDenied, false),
+            (io::ErrorKind::ReadOnlyFilesystem, false),
+            (io::ErrorKind::ResourceBusy, true),
+            (io::ErrorKind::TimedOut, true),
+        ] {
+            let error = refused(FILE_SYSTEM, kind);
+            assert_eq!(error.to_string(), format!("/data/in: cannot list it: {kind}"));
+            assert_eq!(error.is_retryable(), retryable, "{kind}");
+            assert!(refused("S3", kind).is_retryable(), "what a connection met");
+        }
     }
 
     #[test]

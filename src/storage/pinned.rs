@@ -79,8 +79,11 @@ impl Pinned {
     }
 
     fn changed_to(&self, location: &Path, expected: &str, found: Option<String>) -> object_store::Error {
-        let target = format!("{}/{location}", self.name.trim_end_matches('/'));
-        StorageError::Changed { target, expected: Some(expected.to_owned()), found }.into()
+        StorageError::Changed { target: self.target(location), expected: Some(expected.to_owned()), found }.into()
+    }
+
+    fn target(&self, location: &Path) -> String {
+        format!("{}/{location}", self.name.trim_end_matches('/'))
     }
 
     /// One range, for stores that serve each with a request of its own.
@@ -142,6 +145,11 @@ impl ObjectStore for Pinned {
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let Some(first) = ranges.first() else { return Ok(Vec::new()) };
         let Some(object) = self.objects.get(location) else { return self.inner.get_ranges(location, ranges).await };
+        if !ranges.iter().all(|range| range.start <= range.end && range.end <= object.meta.size) {
+            let source =
+                io::Error::new(io::ErrorKind::UnexpectedEof, "it is damaged: it says that it goes on after its end");
+            return Err(StorageError::Io { target: self.target(location), operation: "read it", source }.into());
+        }
         if self.opens_files {
             let options = GetOptions { range: Some(GetRange::Bounded(first.clone())), ..GetOptions::default() };
             if let GetResultPayload::File(file, path) = self.get_opts(location, options).await?.payload {
@@ -181,11 +189,11 @@ impl ObjectStore for Pinned {
     }
 }
 
-/// Ranges are read into blocks of at most this, or of one range. A row group in one block would need as much in one place, where what
-/// others left lies in many; and the allocator keeps the more for later, the more was ever given back to it at once.
+/// A block holds ranges of up to this many bytes together, or one that is larger. One block for a row group would need that much memory
+/// in one piece, and the allocator keeps the more for later, the larger the pieces it gets back.
 const BLOCK: usize = 256 << 10;
 
-/// Memory that neighbouring ranges are read into, one after the other.
+/// Memory that some ranges of a file are read into, one after the other.
 struct Block {
     ranges: Vec<Range<u64>>,
     bytes: Vec<u8>,
@@ -304,7 +312,19 @@ mod tests {
         let expected =
             ranges.clone().map(|range| Bytes::copy_from_slice(&bytes[range.start as usize..range.end as usize]));
         assert_eq!(read, expected);
-        assert!(pinned.get_ranges(&path, &[0..1, 3 * block - 1..3 * block + 1]).await.is_err(), "past the end");
+        let lengths = Block::all(&ranges).iter().map(|block| block.bytes.len()).collect::<Vec<_>>();
+        assert_eq!(lengths, [BLOCK, 1, 2 * BLOCK + 2, 32]);
+        #[expect(clippy::reversed_empty_ranges)]
+        for damaged in [5..3, 3 * block - 1..3 * block + 1, 0..1 << 50] {
+            let error = pinned.get_ranges(&path, &[0..1, damaged]).await.unwrap_err();
+            let error = StorageError::find(&error).unwrap();
+            assert!(
+                error.to_string().ends_with(
+                    "sessions.parquet: cannot read it: it is damaged: it says that it goes on after its end"
+                )
+            );
+            assert!(!error.is_retryable());
+        }
     }
 
     #[tokio::test]

@@ -142,7 +142,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// The table at a folder, or `None` if the folder has no log.
+    /// The table at a folder, or `None` if the folder has no log. A local file is an error; in an object store an object and a folder
+    /// may have one name.
     pub async fn open(storage: &Storage, root: &Location) -> Result<Option<Table>, TableError> {
         if root.file_path().is_some_and(|path| path.is_file()) {
             return Err(TableError::IsFile { file: root.to_string() });

@@ -47,7 +47,7 @@ impl ResultsTable {
         }
     }
 
-    /// The table with a log, if the target is one. A file is none, and a web server lists nothing that could be a log.
+    /// The table with a log, if the target is one. A file is none and read as it is, and a web server lists nothing that could be a log.
     pub async fn table(&self) -> Result<Option<Table>, EngineError> {
         let location = self.storage.open(&self.target)?;
         if location.scheme() == Scheme::Http || (!location.is_folder() && location.exists().await?) {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::model::Scale;
-use crate::model::norm::{PUBLISHED, RawRange};
+use crate::model::norm::{NORM_GROUP, PUBLISHED, RawRange};
 
 /// One fault of a norm table.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,8 +56,8 @@ pub enum FaultCause {
         /// The value.
         value: String,
     },
-    /// A group that is called as the published table is.
-    #[error("'norm_group' is '{PUBLISHED}': results call the published table so, and a group needs another name")]
+    /// A group with the name that results give the published table.
+    #[error("'{NORM_GROUP}' is '{PUBLISHED}': results call the published table so, and a group needs another name")]
     ReservedGroup,
     /// A version that can't name a file.
     #[error(

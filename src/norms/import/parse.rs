@@ -171,7 +171,8 @@ pub(crate) fn keys_of_hundredth(hundredth: i32, range: RawRange) -> Vec<i32> {
         .collect()
 }
 
-fn check_group(group: &str) -> Result<(), FaultCause> {
+/// A group is named in tokens and in results.
+pub(crate) fn check_group(group: &str) -> Result<(), FaultCause> {
     if group.trim().is_empty() {
         return Err(FaultCause::Empty { column: NORM_GROUP });
     }

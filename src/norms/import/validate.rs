@@ -13,6 +13,7 @@ use crate::model::PerScale;
 use crate::model::norm::{FREQUENCY, RAW_SCORE, RawRange};
 use crate::norms::error::{Damage, NormError};
 use crate::norms::import::fault::{FaultCause, FaultLog};
+use crate::norms::import::parse::check_group;
 use crate::norms::import::series::{SeriesCheck, SortedRow};
 use crate::norms::import::write::digest_row;
 use crate::norms::parquet::ParquetNorms;
@@ -102,6 +103,9 @@ async fn validate_table(
             if before.as_ref().is_some_and(|before: &(String, String, &str, i32)| before.cmp(&key) == Ordering::Greater)
             {
                 fault(FaultCause::Order);
+            }
+            if let Err(cause) = check_group(current.group) {
+                fault(cause);
             }
             if let Some(expected) = expected.filter(|expected| *expected != current.version) {
                 fault(FaultCause::OtherVersion { version: current.version.to_owned(), expected: expected.to_owned() });

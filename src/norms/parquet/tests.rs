@@ -309,7 +309,7 @@ async fn groups_that_only_differ_beyond_the_length_of_truncated_statistics_are_t
 
 #[tokio::test]
 async fn damaged_rows_are_errors_of_their_group_alone() {
-    let rows = [("A", 12, 1.0), ("B", 12, 1.0), ("B", 12, 2.0), ("C", 12, 200.0)];
+    let rows = [("A", 12, 1.0), ("B", 12, 1.0), ("B", 12, 2.0), ("C", 12, 200.0), ("published", 12, 3.0)];
     let rows = rows.map(|(group, raw, percentile)| (group.to_owned(), raw, percentile));
     let norms = open(&Table::of(rows).foreign(WriterProperties::default()).await).await.unwrap();
     assert!(load_one(&norms, "A", "default").await.unwrap().is_some());
@@ -328,6 +328,8 @@ async fn damaged_rows_are_errors_of_their_group_alone() {
         [
             "memory:///norms/other.parquet:3: CE 12 of B stands already in memory:///norms/other.parquet:2",
             "memory:///norms/other.parquet:4: the percentile 200 is not from 0 to 100",
+            "memory:///norms/other.parquet:5: 'norm_group' is 'published': results call the published table so, and a group \
+             needs another name",
         ]
     );
 }

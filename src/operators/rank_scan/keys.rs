@@ -7,7 +7,8 @@ use super::runs::{Piece, Runs};
 /// The byte of a key that the dictionary does not have. No value becomes this one.
 const NO_VALUE: u8 = u8::MAX - 1;
 
-/// How many values more than are asked for are unpacked for a moment, at most: those before and behind them in their groups of eight.
+/// Groups of eight are unpacked whole, so for a moment there are at most so many values more than asked for: seven before and seven
+/// behind them.
 pub(super) const UNPACKED_BEYOND: usize = 7 + 7;
 
 /// The dictionary of a column chunk, each value as a byte.

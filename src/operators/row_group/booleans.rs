@@ -44,10 +44,6 @@ impl ColumnEncoder for BooleanColumn {
         self.chunk.add_page(PageSummary { rows, levels: rows, values, bounds, encoding: Encoding::PLAIN }, codec)
     }
 
-    fn buffered_bytes(&self) -> usize {
-        self.bits.capacity() / 8 + self.validity.buffered_bytes() + self.chunk.buffered_bytes()
-    }
-
     fn finish(self: Box<Self>, codec: &mut PageCodec) -> Result<Vec<Encoded>> {
         let chunk = self.chunk.finish(None, codec)?;
         Ok(vec![Encoded::Own(chunk)])

@@ -18,8 +18,9 @@ use super::pieces::Pieces;
 pub(super) struct PageCodec {
     level: i32,
     zstd: Compressor<'static>,
-    /// The page being put together, and the one last compressed, kept for their capacity.
+    /// The page being put together, kept for its capacity.
     pub(super) body: Vec<u8>,
+    /// The page last compressed, kept for its capacity too.
     compressed: Vec<u8>,
 }
 
@@ -103,10 +104,6 @@ impl<T: Bound> ChunkWriter<T> {
         self.column.path().string()
     }
 
-    pub(super) fn buffered_bytes(&self) -> usize {
-        self.pages.bytes_written()
-    }
-
     /// Appends a data page of levels and values as they stand in `codec.body`.
     pub(super) fn add_page(&mut self, summary: PageSummary<T>, codec: &mut PageCodec) -> Result<()> {
         let PageSummary { levels, encoding, .. } = summary;
@@ -122,9 +119,9 @@ impl<T: Bound> ChunkWriter<T> {
         Ok(())
     }
 
-    /// Whether the page in `codec.body` is stored compressed, and is now. Packed keys of scores and percentiles, identifiers and times
-    /// leave little to compress: a column chunk whose first page would not become an eighth shorter is stored as it is, which saves
-    /// the time of all its pages.
+    /// Compresses the page in `codec.body` if the chunk is stored compressed, and says whether it is. Packed keys of scores and
+    /// percentiles, identifiers and times leave little to compress: a column chunk whose first page would not become an eighth shorter
+    /// is stored as it is, which saves the time of all its pages.
     fn compress(&mut self, codec: &mut PageCodec) -> Result<bool> {
         if self.compressed == Some(false) {
             return Ok(false);
@@ -133,14 +130,14 @@ impl<T: Bound> ChunkWriter<T> {
         Ok(*self.compressed.get_or_insert(8 * codec.compressed.len() <= 7 * codec.body.len()))
     }
 
-    /// Writes the page of what stands in `codec.body`.
+    /// Writes what stands in `codec.body` as a page.
     fn write(&mut self, codec: &mut PageCodec, page: impl FnOnce(Bytes) -> Page) -> Result<PageWriteSpec> {
         let uncompressed = codec.body.len();
         let stored = if self.compress(codec)? { &mut codec.compressed } else { &mut codec.body };
         if uncompressed.max(stored.len()) > i32::MAX as usize {
             return Err(RowGroupError::PageTooLarge { column: self.column_path(), bytes: uncompressed });
         }
-        // Lent to the page, and taken back after it: neither allocated nor copied.
+        // Lent to the page and taken back, so that the page writer has no copy of its own.
         let lent = Bytes::from(std::mem::take(stored));
         let page = CompressedPage::new(page(lent.clone()), uncompressed);
         let spec = SerializedPageWriter::new(&mut self.pages).write_page(page).map_err(RowGroupError::Encode)?;
@@ -156,8 +153,7 @@ impl<T: Bound> ChunkWriter<T> {
         // Data pages are ready before the dictionary is, and in the file they follow it.
         let data = std::mem::replace(&mut self.pages, TrackedWrite::new(Pieces::default()));
         if let Some(DictionaryPage { values, body }) = dictionary {
-            codec.body.clear();
-            codec.body.extend_from_slice(&body);
+            codec.body = body;
             self.write(codec, |buf| Page::DictionaryPage {
                 buf,
                 num_values: values as u32,

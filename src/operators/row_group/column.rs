@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use parquet::arrow::arrow_writer::ArrowColumnChunk;
 use parquet::schema::types::ColumnDescPtr;
 
+use super::RowGroupOptions;
 use super::booleans::BooleanColumn;
 use super::chunk::{EncodedChunk, PageCodec};
 use super::error::Result;
@@ -27,8 +28,6 @@ use super::valid_runs::ValidRuns;
 pub(super) trait ColumnEncoder: Send {
     fn append(&mut self, array: &ArrayRef, runs: &mut ValidRuns) -> Result<()>;
     fn finish_page(&mut self, codec: &mut PageCodec) -> Result<()>;
-    /// The bytes held, for encoded pages and for the page at work.
-    fn buffered_bytes(&self) -> usize;
     fn finish(self: Box<Self>, codec: &mut PageCodec) -> Result<Vec<Encoded>>;
 }
 
@@ -42,17 +41,22 @@ fn is_dictionary_of(values: &DataType, data_type: &DataType) -> bool {
     matches!(data_type, DataType::Dictionary(key, value) if is_key_type(key) && **value == *values)
 }
 
-/// Encoders have room for a whole page from the start, as one that grows is moved again and again and ends up to twice as large; but for
-/// no more rows than these, as a page of more is an option that says little of how many will come.
+/// Values and keys of a page have room from the start, for this many rows at most: a page that grows is copied several times and may end
+/// twice as large as it needs.
 const ROOM: usize = 1 << 16;
 
 /// An encoder for each column of a plan.
-pub(super) fn encoders(plan: &Schema, file: &FileSchema, page_rows: usize) -> Result<Vec<Box<dyn ColumnEncoder>>> {
+pub(super) fn encoders(
+    plan: &Schema,
+    file: &FileSchema,
+    options: &RowGroupOptions,
+) -> Result<Vec<Box<dyn ColumnEncoder>>> {
+    let page_rows = options.page_rows.min(options.row_group_rows).min(ROOM);
     let documented = file.documented.fields();
     let own = plan.fields().iter().zip(documented).enumerate().map(|(root, (field, documented))| {
         // Levels follow the file, which may allow nulls where the plan has none.
         let field = field.as_ref().clone().with_nullable(documented.is_nullable());
-        encoder(&field, file.leaves(root), page_rows.min(ROOM))
+        encoder(&field, file.leaves(root), page_rows)
     });
     let own = own.collect::<Vec<_>>();
     let stock = documented.iter().zip(&own).filter(|(_, own)| own.is_none()).map(|(field, _)| Arc::clone(field));

@@ -111,15 +111,6 @@ impl ColumnEncoder for Float64Column {
         self.chunk.add_page(PageSummary { rows, levels: rows, values, bounds: bounds.get(), encoding }, codec)
     }
 
-    fn buffered_bytes(&self) -> usize {
-        let values = match &self.values {
-            Values::Keys(page, dictionary) => page.buffered_bytes() + dictionary.distinct.bytes(),
-            Values::Plain(page, dictionary) => 8 * (page.capacity() + dictionary.capacity()),
-        };
-        let validity = self.validity.buffered_bytes();
-        values + validity + self.renumbering.buffered_bytes() + self.chunk.buffered_bytes()
-    }
-
     fn finish(self: Box<Self>, codec: &mut PageCodec) -> Result<Vec<Encoded>> {
         let dictionary = match &self.values {
             Values::Keys(_, dictionary) => dictionary.distinct.values(),

@@ -60,10 +60,6 @@ impl ColumnEncoder for Int64Column {
         self.chunk.add_page(PageSummary { rows, levels: rows, values, bounds, encoding }, codec)
     }
 
-    fn buffered_bytes(&self) -> usize {
-        8 * self.page.capacity() + self.validity.buffered_bytes() + self.chunk.buffered_bytes()
-    }
-
     fn finish(self: Box<Self>, codec: &mut PageCodec) -> Result<Vec<Encoded>> {
         let chunk = self.chunk.finish(None, codec)?;
         Ok(vec![Encoded::Own(chunk)])

@@ -30,7 +30,7 @@ enum Keys {
 }
 
 impl KeyPage {
-    /// A page of as many keys as there is to be room for.
+    /// An empty page with room for so many keys.
     pub(super) fn with_capacity(keys: usize) -> Self {
         KeyPage { keys: Keys::Narrow(Vec::with_capacity(keys)), block: Box::new([0; BLOCK]) }
     }
@@ -40,14 +40,6 @@ impl KeyPage {
             Keys::Narrow(page) => page.len(),
             Keys::Wide(page) => page.len(),
         }
-    }
-
-    pub(super) fn buffered_bytes(&self) -> usize {
-        let keys = match &self.keys {
-            Keys::Narrow(page) => page.capacity(),
-            Keys::Wide(page) => size_of::<u32>() * page.capacity(),
-        };
-        keys + size_of_val(&*self.block)
     }
 
     /// Appends the number of each item.
@@ -170,6 +162,19 @@ mod tests {
         assert_eq!(met.0, distinct);
         assert!(matches!(page.keys, Keys::Wide(_)));
         assert_eq!(page.iter().map(|number| met.0[number]).collect::<Vec<_>>(), items);
+    }
+
+    #[test]
+    fn a_page_that_has_room_does_not_grow() {
+        for values in [256, 257] {
+            let (mut page, mut met) = (KeyPage::with_capacity(600), Met::default());
+            page.extend(&(0..600).map(|n| n % values).collect::<Vec<_>>(), &mut met);
+            let room = match page.keys {
+                Keys::Narrow(page) => page.capacity(),
+                Keys::Wide(page) => page.capacity(),
+            };
+            assert_eq!(room, 600, "{values} values");
+        }
     }
 
     #[test]

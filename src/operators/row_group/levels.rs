@@ -46,10 +46,6 @@ impl Validity {
         self.rows() - self.nulls
     }
 
-    pub(super) fn buffered_bytes(&self) -> usize {
-        self.bits.allocated_size()
-    }
-
     /// Appends the definition levels of the page to `out` and starts the next page. A column that is never null
     /// (`max_level` 0) has none.
     pub(super) fn finish_page(&mut self, max_level: u32, out: &mut Vec<u8>) {
@@ -124,10 +120,6 @@ impl ListLevels {
 
     pub(super) fn levels(&self) -> usize {
         self.levels
-    }
-
-    pub(super) fn buffered_bytes(&self) -> usize {
-        8 * self.continues.capacity() + self.definition.buffered_bytes()
     }
 
     /// Appends lists. `offsets` delimit them and are one more than they; a list that is in none of the `runs` is null and has no
@@ -228,10 +220,6 @@ impl LevelRuns {
             _ if count > 0 => self.runs.push((level, count)),
             _ => {}
         }
-    }
-
-    fn buffered_bytes(&self) -> usize {
-        size_of::<(u8, usize)>() * self.runs.capacity()
     }
 
     /// Appends the levels to `out`: as runs, if these are sure to be shorter.

@@ -67,10 +67,6 @@ impl ColumnEncoder for StringListColumn {
         self.chunk.add_page(PageSummary { rows, levels, values, bounds, encoding }, codec)
     }
 
-    fn buffered_bytes(&self) -> usize {
-        self.strings.buffered_bytes() + self.levels.buffered_bytes() + self.chunk.buffered_bytes()
-    }
-
     fn finish(self: Box<Self>, codec: &mut PageCodec) -> Result<Vec<Encoded>> {
         let chunk = self.chunk.finish(Some(self.strings.into_page()), codec)?;
         Ok(vec![Encoded::Own(chunk)])

@@ -84,8 +84,8 @@ impl Default for RowGroupOptions {
 /// Row groups are independent: many can be encoded at once, on different threads. The bytes depend on the rows and the
 /// options alone, not on how rows are split into batches nor on the dictionaries they come with.
 ///
-/// Memory: the encoded pages, one page of each column at work, and for columns without an encoder of ours the arrays of that
-/// page. Dictionary columns are fastest if batches share one dictionary array (the same `Arc`).
+/// Memory: the encoded pages, room for one page of each column from the start, a page being written, and for columns without an
+/// encoder of ours the arrays of a page. Dictionary columns are fastest if batches share one dictionary array (the same `Arc`).
 pub struct RowGroupEncoder {
     schema: SchemaRef,
     columns: Vec<Box<dyn ColumnEncoder>>,
@@ -103,7 +103,7 @@ impl RowGroupEncoder {
         if options.page_rows == 0 {
             return Err(RowGroupError::Option { option: "page_rows", value: 0, expected: "at least 1" });
         }
-        let columns = encoders(schema, &FileSchema::try_new(schema, options)?, options.page_rows)?;
+        let columns = encoders(schema, &FileSchema::try_new(schema, options)?, options)?;
         Ok(Self {
             schema: Arc::clone(schema),
             columns,
@@ -141,11 +141,6 @@ impl RowGroupEncoder {
     /// The rows written so far.
     pub fn rows(&self) -> usize {
         self.rows
-    }
-
-    /// The bytes held now, about: encoded pages, the page at work and dictionaries.
-    pub fn buffered_bytes(&self) -> usize {
-        self.columns.iter().map(|column| column.buffered_bytes()).sum()
     }
 
     /// Ends the row group.

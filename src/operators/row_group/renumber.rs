@@ -62,10 +62,6 @@ impl Renumbering {
             page.extend(&array.keys().values()[run], &mut keys);
         }
     }
-
-    pub(super) fn buffered_bytes(&self) -> usize {
-        size_of::<u32>() * self.numbers.capacity()
-    }
 }
 
 /// The numbers of keys, and what gives one to the value of a key that has none.

@@ -60,11 +60,6 @@ impl ColumnEncoder for Int16Column {
         self.chunk.add_page(PageSummary { rows, levels: rows, values, bounds, encoding }, codec)
     }
 
-    fn buffered_bytes(&self) -> usize {
-        let dictionary = 4 * self.dictionary.numbers.capacity() + 2 * self.dictionary.values.capacity();
-        dictionary + self.page.buffered_bytes() + self.validity.buffered_bytes() + self.chunk.buffered_bytes()
-    }
-
     fn finish(self: Box<Self>, codec: &mut PageCodec) -> Result<Vec<Encoded>> {
         let values = &self.dictionary.values;
         let body = values.iter().flat_map(|value| i32::from(*value).to_le_bytes()).collect();

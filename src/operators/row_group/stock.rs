@@ -72,11 +72,6 @@ impl ColumnEncoder for StockColumn {
         Ok(())
     }
 
-    fn buffered_bytes(&self) -> usize {
-        let page = self.page.iter().map(|array| array.get_array_memory_size()).sum::<usize>();
-        page + self.writers.iter().map(ArrowColumnWriter::memory_size).sum::<usize>()
-    }
-
     fn finish(self: Box<Self>, _codec: &mut PageCodec) -> Result<Vec<Encoded>> {
         let chunks = self.writers.into_iter().map(|writer| writer.close().map(Encoded::Stock));
         chunks.collect::<Result<_, _>>().map_err(RowGroupError::Encode)

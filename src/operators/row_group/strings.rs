@@ -28,7 +28,7 @@ pub(super) struct StringDictionary {
 }
 
 impl StringDictionary {
-    /// One with room for a page of so many strings.
+    /// An empty one, with room for a page of so many strings.
     pub(super) fn new(page: usize) -> Self {
         Self {
             distinct: DistinctStrings::default(),
@@ -43,10 +43,6 @@ impl StringDictionary {
         renumbering.append(array, runs, page, |strings, key| {
             distinct.number(strings.as_string::<i32>().value(key).as_bytes())
         });
-    }
-
-    pub(super) fn buffered_bytes(&self) -> usize {
-        self.distinct.buffered_bytes() + self.renumbering.buffered_bytes() + self.page.buffered_bytes()
     }
 
     /// The strings of the page.
@@ -89,10 +85,6 @@ impl DistinctStrings {
         self.numbers.insert_unique(hash, number, |number| self.hasher.hash_one(self.values.get(*number)));
         number
     }
-
-    fn buffered_bytes(&self) -> usize {
-        self.values.buffered_bytes() + size_of::<u32>() * self.numbers.capacity()
-    }
 }
 
 /// Strings by number.
@@ -121,10 +113,6 @@ impl Strings {
         self.plain.extend_from_slice(string);
         self.ends.push(self.plain.len());
         self.ends.len() as u32 - 1
-    }
-
-    fn buffered_bytes(&self) -> usize {
-        self.plain.capacity() + size_of::<usize>() * self.ends.capacity()
     }
 }
 
@@ -156,10 +144,6 @@ impl ColumnEncoder for StringColumn {
         let bounds = self.strings.finish_page(&mut codec.body);
         let encoding = Encoding::RLE_DICTIONARY;
         self.chunk.add_page(PageSummary { rows, levels: rows, values, bounds, encoding }, codec)
-    }
-
-    fn buffered_bytes(&self) -> usize {
-        self.strings.buffered_bytes() + self.validity.buffered_bytes() + self.chunk.buffered_bytes()
     }
 
     fn finish(self: Box<Self>, codec: &mut PageCodec) -> Result<Vec<Encoded>> {
