@@ -74,7 +74,7 @@ impl NormStore {
                 return Ok(NormAnswer { percentile, group: Some(found) });
             }
         }
-        Ok(NormAnswer { percentile: self.published().nearest_lower(scale, raw), group: None })
+        Ok(NormAnswer { percentile: self.published_percentile(scale, raw), group: None })
     }
 
     /// Every step that [`lookup`](Self::lookup) tries, up to the one that answers.
@@ -127,7 +127,7 @@ impl NormStore {
                 return Ok(steps);
             }
         }
-        let percentile = self.published().nearest_lower(scale, raw);
+        let percentile = self.published_percentile(scale, raw);
         let outcome = StepOutcome::Used { percentile, norm_group: PUBLISHED.to_owned() };
         steps.push(ChainStep { token: PUBLISHED.to_owned(), version: None, outcome });
         Ok(steps)

@@ -25,6 +25,9 @@ const GROUP: &str = "Total";
 /// The version under which the published table can be asked for by name.
 const VERSION: &str = "klsi4-2013";
 
+/// What the published LFI is keyed in: 5m² for eight contexts.
+const LFI_PARTS: i32 = 320;
+
 static PARSED: LazyLock<Arc<PublishedNorms>> = LazyLock::new(|| Arc::new(PublishedNorms::parse(KLSI4)));
 
 /// The published table: per scale the raw scores it holds, ascending, with their percentiles. About 7 KB.
@@ -81,13 +84,27 @@ impl PublishedNorms {
         scale != Scale::Lfi && !self.range(scale).contains(raw)
     }
 
+    /// The answer for a raw score of an instrument whose scale takes the raw scores of `range`.
+    ///
+    /// LFI is keyed by parts of 5m² for m contexts ([`lfi_denominator`](crate::instrument::Instrument::lfi_denominator)): that of
+    /// another number of contexts than the published eight is looked up as the same LFI in their parts.
+    pub fn answer(&self, scale: Scale, raw: i32, range: RawRange) -> f64 {
+        let raw = match scale {
+            Scale::Lfi if range.highest > 0 => {
+                (i64::from(raw) * i64::from(LFI_PARTS)).div_euclid(range.highest.into()) as i32
+            }
+            _ => raw,
+        };
+        self.nearest_lower(scale, raw)
+    }
+
     /// The answers for every raw score of the given ranges: always one.
     pub fn over(&self, ranges: &PerScale<RawRange>) -> GroupNorms {
         GroupNorms {
             scales: PerScale::from_fn(|scale| {
-                let RawRange { lowest, highest } = ranges[scale];
-                let percentiles = (lowest..=highest).map(|raw| self.nearest_lower(scale, raw)).collect();
-                DenseNorms { lowest, percentiles }
+                let range = ranges[scale];
+                let percentiles = (range.lowest..=range.highest).map(|raw| self.answer(scale, raw, range)).collect();
+                DenseNorms { lowest: range.lowest, percentiles }
             }),
         }
     }
@@ -175,6 +192,20 @@ mod tests {
         assert_eq!(published.nearest_lower(Scale::Lfi, 43), 0.1, "42 is the nearest lower");
         assert_eq!(published.nearest_lower(Scale::Lfi, 0), 0.0, "below all: the lowest entry");
         assert_eq!(published.nearest_lower(Scale::Acce, -36), published.exact(Scale::Acce, -29).unwrap());
+    }
+
+    #[test]
+    fn lfi_of_another_number_of_contexts_is_looked_up_as_the_same_lfi() {
+        let published = PublishedNorms::klsi4();
+        let answer = |raw, highest| published.answer(Scale::Lfi, raw, RawRange { lowest: 0, highest });
+        for (raw, highest) in [(80, 80), (40, 80), (405, 405), (320, 320), (63, 320)] {
+            let of_eight = published.nearest_lower(Scale::Lfi, raw * 320 / highest);
+            assert_eq!(answer(raw, highest), of_eight, "{raw} of {highest}");
+        }
+        assert_eq!(answer(80, 80), 100.0);
+        let over = |contexts: i32| PerScale::from_fn(|_| RawRange { lowest: 0, highest: 5 * contexts * contexts });
+        let four = published.over(&over(4));
+        assert_eq!(four.scales[Scale::Lfi].percentiles[80], 100.0);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::time::Instant;
 use arrow::array::StringArray;
 use sha2::{Digest, Sha256};
 
-use crate::model::PerScale;
 use crate::model::keyed_norms::{KeyedNorms, PercentileDictionary};
 use crate::model::norm::{ChainScope, DEFAULT_VERSION, GroupId, GroupNorms, RawRange};
+use crate::model::{PerScale, Scale};
 use crate::norms::cache::GroupCache;
 use crate::norms::error::NormError;
 use crate::norms::names::GroupNames;
@@ -115,6 +115,11 @@ impl NormStore {
     /// The sources, the first of which wins.
     pub fn sources(&self) -> &[Arc<dyn NormSource>] {
         &self.sources
+    }
+
+    /// The answer of the published table, which always has one.
+    pub fn published_percentile(&self, scale: Scale, raw: i32) -> f64 {
+        self.published.answer(scale, raw, self.ranges[scale])
     }
 
     /// The published table behind every chain.

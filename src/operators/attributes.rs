@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Date32Array, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Date32Type, Int32Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    DataType, Date32Type, Float64Type, Int32Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::error::ArrowError;
@@ -61,7 +61,7 @@ impl AttributeValues {
         let dictionary = match column.data_type() {
             DataType::Dictionary(key, _) if **key == DataType::Int32 => Arc::clone(column),
             _ => {
-                let text = cast(column, &DataType::Utf8)?;
+                let text = text_of(column)?;
                 cast(&text, &DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)))?
             }
         };
@@ -96,6 +96,17 @@ impl AttributeValues {
         self.last = Some((Arc::clone(values), ids.clone()));
         Ok(ids)
     }
+}
+
+/// A column as text. Whole floating-point numbers are written as integers, and NaN is null: a column of integers with gaps often
+/// reaches a file as such.
+fn text_of(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    if !column.data_type().is_floating() {
+        return cast(column, &DataType::Utf8);
+    }
+    let numbers = cast(column, &DataType::Float64)?;
+    let known = numbers.as_primitive::<Float64Type>().iter().map(|number| number.filter(|number| !number.is_nan()));
+    Ok(Arc::new(known.map(|number| number.map(|number| number.to_string())).collect::<StringArray>()))
 }
 
 /// One attribute of a norm chain: where its values come from, and their numbers.
@@ -212,7 +223,9 @@ fn whole_days<T: ArrowPrimitiveType<Native = i64>, const DAY: i64>(column: &Arra
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use arrow::array::{DictionaryArray, Int32Array, TimestampMillisecondArray, TimestampSecondArray};
+    use arrow::array::{
+        DictionaryArray, Float32Array, Float64Array, Int32Array, TimestampMillisecondArray, TimestampSecondArray,
+    };
 
     use super::*;
 
@@ -229,6 +242,16 @@ mod tests {
         assert_eq!(values.len(), 1);
         assert_eq!(ids(&mut values, &[Some(3), Some(0), Some(1), None, Some(2)]), [1, 2, NULL_ID, NULL_ID, NULL_ID]);
         assert_eq!((values.len(), values.value(1), values.value(3)), (3, Some("Peru"), Some("Chad")));
+    }
+
+    #[test]
+    fn whole_floats_are_the_integers_that_they_were_before_their_column_had_gaps() {
+        let mut values = AttributeValues::default();
+        let years = Float64Array::from(vec![Some(2026.0), Some(f64::NAN), None, Some(3.5), Some(-0.0), Some(2026.0)]);
+        assert_eq!(values.ids_of(&(Arc::new(years) as ArrayRef)).unwrap(), [1, NULL_ID, NULL_ID, 2, 3, 1]);
+        assert_eq!([1, 2].map(|id| values.value(id)), [Some("2026"), Some("3.5")]);
+        let short: ArrayRef = Arc::new(Float32Array::from(vec![2026.0]));
+        assert_eq!(values.ids_of(&short).unwrap(), [1]);
     }
 
     #[test]

@@ -214,6 +214,7 @@ impl RunError {
             RunError::Query(error) => error.is_retryable(),
             RunError::Storage(error) => error.is_retryable(),
             RunError::Table(error) => error.is_retryable(),
+            RunError::Parquet(error) => error.is_retryable(),
             RunError::BeingCleaned { .. } => true,
             _ => false,
         }

@@ -75,10 +75,8 @@ fn numbers(texts: &StringArray) -> Vec<u8> {
 fn number(text: Option<&str>) -> u8 {
     match text.unwrap_or_default().as_bytes() {
         [digit @ b'0'..=b'9'] => digit - b'0',
-        _ => {
-            let number = text.and_then(|text| text.trim().parse::<i64>().ok());
-            number.and_then(|number| u8::try_from(number).ok()).unwrap_or(NO_NUMBER)
-        }
+        // As floats they may be written too: `3.0` is what becomes of a column of integers that has gaps.
+        _ => text.and_then(|text| text.trim().parse().ok()).map_or(NO_NUMBER, whole),
     }
 }
 
@@ -114,6 +112,10 @@ mod tests {
     fn a_text_of_one_character_is_a_number_exactly_if_it_is_a_digit() {
         assert_eq!(bytes(StringArray::from(vec!["0", "4", "9", "x", " ", "-"])), [0, 4, 9, 255, 255, 255]);
         assert_eq!(bytes(StringArray::from(vec!["1", "2", "3"]).slice(1, 2)), [2, 3]);
+        assert_eq!(
+            bytes(StringArray::from(vec![" 4 ", "3.0", "03", "+2", "2.5", "1e", "nan", "-1"])),
+            [4, 3, 3, 2, 255, 255, 255, 255]
+        );
         assert_eq!(bytes(StringArray::from(Vec::<&str>::new())), [0; 0]);
     }
 

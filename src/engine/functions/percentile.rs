@@ -112,7 +112,7 @@ impl AsyncScalarUDFImpl for Percentile {
             };
             let group = groups.value(row);
             if group == PUBLISHED {
-                percentiles.append_value(self.norms.published().nearest_lower(scale, raw));
+                percentiles.append_value(self.norms.published_percentile(scale, raw));
                 continue;
             }
             let norms = match loaded.entry((group, version)) {

@@ -69,28 +69,31 @@ impl StdinInput {
         let magic = reader.fill_buf().await.map_err(EngineError::Stdin)?;
         let gzip = magic.starts_with(&[0x1f, 0x8b]);
         let zstd = magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
+        // Compressed files put one after the other are one: so are what they hold.
         if gzip {
-            reader = Box::new(BufReader::new(GzipDecoder::new(reader)));
+            let mut decoder = GzipDecoder::new(reader);
+            decoder.multiple_members(true);
+            reader = Box::new(BufReader::new(decoder));
         } else if zstd {
-            reader = Box::new(BufReader::new(ZstdDecoder::new(reader)));
+            let mut decoder = ZstdDecoder::new(reader);
+            decoder.multiple_members(true);
+            reader = Box::new(BufReader::new(decoder));
         }
-        let head = read_head(&mut reader).await.map_err(EngineError::Stdin)?;
+        let (head, ended) = read_head(&mut reader).await.map_err(EngineError::Stdin)?;
         let format = format.unwrap_or_else(|| sniff(&head));
         let reader: Reader = Box::new(BufReader::new(AsyncReadExt::chain(Cursor::new(head.clone()), reader)));
         if !format.is_text() {
             return Ok(StdinInput::Spooled(spool(reader).await.map_err(EngineError::Stdin)?, format));
         }
-        let schema = infer_schema(format, &head).map_err(|error| EngineError::Unreadable {
-            file: STDIN.to_owned(),
-            format: format.name(),
-            reason: Box::new(error.into()),
+        let schema = infer_schema(format, if ended { &head } else { whole_lines(&head) }).map_err(|error| {
+            EngineError::Unreadable { file: STDIN.to_owned(), format: format.name(), reason: Box::new(error.into()) }
         })?;
         Ok(StdinInput::Stream(StdinStream { format, schema, reader: Mutex::new(Some(reader)) }))
     }
 }
 
-/// The first bytes of the stream: as many as show a schema, or those that came before it paused or ended.
-async fn read_head(reader: &mut Reader) -> std::io::Result<Vec<u8>> {
+/// The first bytes of the stream: as many as show a schema, or those that came before it paused or ended; and whether it ended.
+async fn read_head(reader: &mut Reader) -> std::io::Result<(Vec<u8>, bool)> {
     let mut head = Vec::new();
     while head.len() < HEAD {
         let has_record = head.iter().filter(|&&byte| byte == b'\n').count() >= 2;
@@ -104,13 +107,18 @@ async fn read_head(reader: &mut Reader) -> std::io::Result<Vec<u8>> {
             next.await?
         };
         if chunk.is_empty() {
-            break;
+            return Ok((head, true));
         }
         head.extend_from_slice(chunk);
         let read = chunk.len();
         reader.consume(read);
     }
-    Ok(head)
+    Ok((head, false))
+}
+
+/// `head` without the line that is cut off at its end.
+fn whole_lines(head: &[u8]) -> &[u8] {
+    head.iter().rposition(|&byte| byte == b'\n').map_or(head, |last| &head[..=last])
 }
 
 fn sniff(head: &[u8]) -> FileFormat {
@@ -136,10 +144,8 @@ async fn spool(mut reader: Reader) -> std::io::Result<NamedTempFile> {
     }
 }
 
-/// The schema of the whole lines of `head`.
-fn infer_schema(format: FileFormat, head: &[u8]) -> Result<SchemaRef, ArrowError> {
-    let end = head.iter().rposition(|&byte| byte == b'\n').map_or(head.len(), |last| last + 1);
-    let lines = if head.len() < HEAD { head } else { &head[..end] };
+/// The schema that lines show.
+fn infer_schema(format: FileFormat, lines: &[u8]) -> Result<SchemaRef, ArrowError> {
     let schema = match format {
         FileFormat::Csv => CsvSchema::default().with_header(true).infer_schema(Cursor::new(lines), None)?.0,
         _ => infer_json_schema(Cursor::new(lines), None)?.0,

@@ -58,9 +58,9 @@ pub enum RowGroupError {
 }
 
 impl RowGroupError {
-    /// Whether writing the same rows again, to a new file, may succeed.
-    pub fn retryable(&self) -> bool {
-        matches!(self, RowGroupError::Write(_) | RowGroupError::Spool(_))
+    /// Whether writing the same rows again, to a new file, may succeed with nothing changed by hand.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, RowGroupError::Write(_))
     }
 }
 

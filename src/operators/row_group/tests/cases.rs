@@ -215,5 +215,5 @@ fn a_sink_that_fails_is_a_retryable_error() {
     encoder.write(&ids).unwrap();
     let mut file = ParquetFile::try_new(Full(10), &ids.schema(), &options).unwrap();
     let error = file.append(encoder.finish().unwrap()).and_then(|_| file.finish().map(drop)).unwrap_err();
-    assert!(error.retryable(), "{error}");
+    assert!(error.is_retryable(), "{error}");
 }
