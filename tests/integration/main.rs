@@ -20,3 +20,4 @@ mod sql;
 mod storage;
 mod support;
 mod table;
+mod text;

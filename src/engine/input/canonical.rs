@@ -56,16 +56,17 @@ pub fn detect_layout(schema: &Schema, names: &ColumnNames, file: &str) -> Result
 
 /// The type under which a text file's column is read, given the type that its first rows suggest.
 ///
-/// Ranks and codes are read as text (CSV) or numbers (NDJSON) rather than as integers, so that a value that is no integer is one
-/// session's fault and not the end of the file.
-pub(super) fn text_type(canonical: &str, is_rank: bool, is_csv: bool, inferred: &DataType) -> DataType {
+/// Ranks, codes and times are read as text, so that a value that is no integer is one session's fault and not the end of the file,
+/// and a blank time is none.
+pub(super) fn text_type(canonical: &str, wanted: WantedColumns<'_>, inferred: &DataType) -> DataType {
+    let is_passed = wanted.passed.iter().any(|passed| passed == canonical);
     match canonical {
-        PART | MODE if is_rank => DataType::Utf8View,
-        _ if is_rank && is_csv => DataType::Utf8,
-        _ if is_rank => DataType::Float64,
+        PART | MODE if wanted.is_rank(canonical) => DataType::Utf8View,
+        _ if wanted.is_rank(canonical) => DataType::Utf8,
         SESSION_ID | USER_ID if *inferred == DataType::Int64 => DataType::Int64,
-        COMPLETED_AT | STARTED_AT => timestamp_type(),
-        DATE_OF_BIRTH => DataType::Date32,
+        COMPLETED_AT | STARTED_AT if is_passed => timestamp_type(),
+        DATE_OF_BIRTH if is_passed => DataType::Date32,
+        COMPLETED_AT | STARTED_AT | DATE_OF_BIRTH => DataType::Utf8,
         SESSION_ID | USER_ID | session::AGE_BAND | session::GENDER | session::EDUCATION_LEVEL | session::COUNTRY => {
             DataType::Utf8
         }
@@ -110,6 +111,17 @@ pub(super) struct WantedColumns<'a> {
     pub(super) passed: &'a [String],
 }
 
+impl WantedColumns<'_> {
+    fn is_rank(&self, canonical: &str) -> bool {
+        self.ranks.iter().any(|rank| rank == canonical)
+    }
+
+    /// The columns that scoring can use where a file has them.
+    pub(super) fn optional(&self) -> impl Iterator<Item = &str> {
+        [USER_ID, COMPLETED_AT].into_iter().chain(self.attributes.iter().map(String::as_str))
+    }
+}
+
 /// The canonical columns of one file: identifiers, the attributes and passed columns it has or must have, then ranks.
 ///
 /// Identifiers that the file lacks are null columns.
@@ -143,11 +155,14 @@ pub(super) fn canonical_columns(
             .ok_or_else(|| wrong_type(USER_ID, user.data_type(), "an integer or a string"))?,
     };
     columns.push((USER_ID.to_owned(), user_type));
-    if let Some(completed) = field(COMPLETED_AT)
-        && !matches!(completed.data_type(), DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64)
-        && !is_string(completed.data_type())
-    {
-        return Err(wrong_type(COMPLETED_AT, completed.data_type(), "a timestamp"));
+    for time in wanted.optional().filter(|name| matches!(*name, COMPLETED_AT | STARTED_AT | DATE_OF_BIRTH)) {
+        // Of a number nobody knows in what unit and since when it counts.
+        if let Some(found) = field(time)
+            && !is_time(&documented_type(found.data_type()))
+        {
+            let expected = if time == DATE_OF_BIRTH { "a date" } else { "a timestamp" };
+            return Err(wrong_type(time, found.data_type(), expected));
+        }
     }
     columns.push((COMPLETED_AT.to_owned(), timestamp_type()));
 
@@ -178,6 +193,12 @@ pub(super) fn canonical_columns(
 
 pub(super) fn is_string(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
+/// Whether a column can be read as times or dates: it has them, or their text, or nothing at all.
+fn is_time(data_type: &DataType) -> bool {
+    is_string(data_type)
+        || matches!(data_type, DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64 | DataType::Null)
 }
 
 /// An identifier is an `Int64` or a `Utf8`, whatever its width or encoding in the file.

@@ -14,6 +14,7 @@ mod part;
 mod read_ahead;
 mod scan;
 mod stdin;
+mod text;
 
 pub use canonical::{CanonicalColumns, ColumnNames, detect_layout};
 pub use discover::{FoundFile, Reading, discover};
@@ -21,5 +22,5 @@ pub use format::{Compression, FileFormat, compression_of_name, format_of_name};
 pub(in crate::engine) use open::open_files;
 pub use open::{InputOptions, SessionFile, SessionInput, Source, Sources};
 pub use part::{InputPart, PartLimits};
-pub(in crate::engine) use scan::scan_groups;
+pub(in crate::engine) use scan::{ScanOptions, scan_groups};
 pub use stdin::{STDIN, StdinInput, StdinStream};

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::datasource::file_format::FileFormat as _;
 use datafusion::datasource::file_format::arrow::ArrowFormat;
-use datafusion::datasource::file_format::csv::CsvFormat;
-use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -23,11 +21,12 @@ use crate::engine::input::format::{Compression, FileFormat};
 use crate::engine::input::long::LongInput;
 use crate::engine::input::part::{InputPart, PartLimits, cut_lines};
 use crate::engine::input::stdin::{STDIN, StdinStream};
+use crate::engine::input::text;
 use crate::engine::near::nearest;
 use crate::instrument::Instrument;
 use crate::model::Layout;
 use crate::model::result::documented_type;
-use crate::model::session::{MODE, PART};
+use crate::model::session::{MODE, PART, USER_ID};
 
 /// How session files are to be understood.
 #[derive(Debug, Clone, Default)]
@@ -316,22 +315,14 @@ async fn read_schema(
         reason: Box::new(reason),
     };
     let store = &found.location.store;
-    let objects = std::slice::from_ref(&found.meta);
-    let state = context.state();
     let schema = match found.format {
         FileFormat::Parquet => {
             return FileFooter::read(found, limits).await.map_err(|error| unreadable(error.into()));
         }
-        FileFormat::Csv => {
-            let format =
-                CsvFormat::default().with_has_header(true).with_file_compression_type(found.compression.into());
-            format.infer_schema(&state, store, objects).await
+        FileFormat::Csv | FileFormat::Ndjson => {
+            text::read_schema(store, &found.meta, found.format, found.compression).await
         }
-        FileFormat::Ndjson => {
-            let format = JsonFormat::default().with_file_compression_type(found.compression.into());
-            format.infer_schema(&state, store, objects).await
-        }
-        FileFormat::Arrow => ArrowFormat.infer_schema(&state, store, objects).await,
+        FileFormat::Arrow => ArrowFormat.infer_schema(&context.state(), store, std::slice::from_ref(&found.meta)).await,
     };
     Ok(FileFooter::of_schema(schema.map_err(unreadable)?))
 }
@@ -342,15 +333,13 @@ fn reading_schema(raw: &SchemaRef, format: FileFormat, wanted: WantedColumns<'_>
         let mapped = wanted.names.0.iter().find(|(_, theirs)| *theirs == in_file);
         mapped.map_or(in_file, |(ours, _)| ours).to_owned()
     };
-    let fields: Vec<Field> = raw
+    let mut fields: Vec<Field> = raw
         .fields()
         .iter()
         .map(|field| {
             let name = canonical(field.name());
             let data_type = match format {
-                format if format.is_text() => {
-                    text_type(&name, wanted.ranks.contains(&name), format == FileFormat::Csv, field.data_type())
-                }
+                format if format.is_text() => text_type(&name, wanted, field.data_type()),
                 // Attributes of few values are strings in dictionary pages: read as dictionaries, they cost no string a row.
                 FileFormat::Parquet if wanted.attributes.contains(&name) && *field.data_type() == DataType::Utf8 => {
                     DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
@@ -364,6 +353,16 @@ fn reading_schema(raw: &SchemaRef, format: FileFormat, wanted: WantedColumns<'_>
             field.as_ref().clone().with_data_type(data_type)
         })
         .collect();
+    if format == FileFormat::Ndjson {
+        // The first lines need not have all keys that later ones have.
+        for name in wanted.optional() {
+            let in_file = wanted.names.in_file(name);
+            if fields.iter().all(|field| field.name() != in_file) {
+                let unseen = if name == USER_ID { DataType::Int64 } else { DataType::Null };
+                fields.push(Field::new(in_file, text_type(name, wanted, &unseen), true));
+            }
+        }
+    }
     Arc::new(Schema::new(fields))
 }
 

@@ -8,8 +8,7 @@ use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::object_store::ObjectStoreUrl;
 use datafusion::datasource::physical_plan::{
-    ArrowSource, CsvSource, FileGroup, FileScanConfigBuilder, FileSource, JsonSource, ParquetFileReaderFactory,
-    ParquetSource,
+    ArrowSource, FileGroup, FileScanConfigBuilder, FileSource, ParquetFileReaderFactory, ParquetSource,
 };
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
@@ -21,14 +20,16 @@ use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceC
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::prelude::SessionContext;
 
-use crate::engine::input::canonical::{CanonicalColumns, ColumnNames};
+use crate::engine::input::canonical::{CanonicalColumns, ColumnNames, is_string};
 use crate::engine::input::discover::FoundFile;
 use crate::engine::input::footer::PartReaders;
 use crate::engine::input::format::FileFormat;
 use crate::engine::input::open::{SessionFile, SessionInput, Source};
 use crate::engine::input::part::InputPart;
 use crate::engine::input::read_ahead::ReadAhead;
-use crate::model::session::{SESSION_ID, USER_ID};
+use crate::engine::input::text::TextSource;
+use crate::model::result::documented_type;
+use crate::model::session::{COMPLETED_AT, DATE_OF_BIRTH, SESSION_ID, STARTED_AT, USER_ID};
 use crate::operators::{RankScanExec, SealedExec};
 
 impl SessionInput {
@@ -46,7 +47,7 @@ impl SessionInput {
             return long.scan(self, context, needed);
         }
         let columns = needed.iter().map(String::as_str);
-        let scan = scan_parts(std::slice::from_ref(part), &self.options.names, columns, batch_size(context))?;
+        let scan = scan_parts(std::slice::from_ref(part), &self.options.names, columns, self.scan_options(context))?;
         self.canonical(context, &part.file, scan, needed)
     }
 
@@ -99,7 +100,7 @@ impl SessionInput {
         let ranks = self.byte_ranks(std::slice::from_ref(&part.file), needed);
         if ranks.is_empty() {
             let columns = needed.iter().map(String::as_str);
-            return scan_parts(std::slice::from_ref(part), &self.options.names, columns, batch_size(context));
+            return scan_parts(std::slice::from_ref(part), &self.options.names, columns, self.scan_options(context));
         }
         self.scan_with_byte_ranks(context, &[std::slice::from_ref(part)], ranks, needed)
     }
@@ -158,7 +159,7 @@ impl SessionInput {
         let parts: Vec<InputPart> = alike.iter().map(InputPart::whole).collect();
         let groups: Vec<&[InputPart]> = parts.chunks(parts.len().div_ceil(partitions.max(1))).collect();
         let columns = needed.iter().map(String::as_str);
-        let scan = scan_groups(&groups, &self.options.names, columns, batch_size(context))?;
+        let scan = scan_groups(&groups, &self.options.names, columns, self.scan_options(context))?;
         self.canonical(context, &alike[0], scan, needed)
     }
 
@@ -175,7 +176,7 @@ impl SessionInput {
             return Err(DataFusionError::Internal("the ranks of a stream are read as a file's".to_owned()));
         };
         let others = needed.iter().map(String::as_str).filter(|name| !ranks.contains(names.in_file(name)));
-        let scan = scan_groups(groups, names, others, batch_size(context))?;
+        let scan = scan_groups(groups, names, others, self.scan_options(context))?;
         let ranks = ranks.into_iter().map(str::to_owned).collect();
         Ok(Arc::new(RankScanExec::try_new(scan, ranks, parquet_readers(found))?))
     }
@@ -188,6 +189,11 @@ impl SessionInput {
             needed.iter().map(String::as_str).partition(|name| is_byte_rank(name));
         let read_anyway = |rank: &str| others.iter().any(|name| names.in_file(name) == rank);
         ranks.into_iter().map(|name| names.in_file(name)).filter(|rank| !read_anyway(rank)).collect()
+    }
+
+    pub(super) fn scan_options(&self, context: &SessionContext) -> ScanOptions {
+        let batch_size = context.state_ref().read().config().batch_size();
+        ScanOptions { batch_size, csv_newlines: self.options.csv_newlines }
     }
 
     /// The columns of `needed`, made of those of a file.
@@ -223,7 +229,9 @@ impl SessionInput {
         let schema = &part.file.schema;
         let all: Vec<usize> = (0..schema.fields().len()).collect();
         match &part.file.source {
-            Source::File(found) => file_scan(found, schema, &[std::slice::from_ref(part)], all, batch_size(context)),
+            Source::File(found) => {
+                file_scan(found, schema, &[std::slice::from_ref(part)], all, self.scan_options(context))
+            }
             Source::Stdin(_) => Err(DataFusionError::Configuration(
                 "standard input cannot be read a second time, as --failures-to needs: write it to a file first"
                     .to_owned(),
@@ -242,21 +250,24 @@ fn is_identity(exprs: &[ProjectionExpr], plan: &Arc<dyn ExecutionPlan>) -> bool 
     exprs.len() == schema.fields().len() && exprs.iter().zip(schema.fields()).enumerate().all(same)
 }
 
-/// The most rows of a batch in a session.
-pub(super) fn batch_size(context: &SessionContext) -> usize {
-    context.state_ref().read().config().batch_size()
+/// How files are scanned.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct ScanOptions {
+    /// The most rows of a batch.
+    pub(in crate::engine) batch_size: usize,
+    /// Whether a value of a CSV file may hold a line break, so that nothing may cut it.
+    pub(in crate::engine) csv_newlines: bool,
 }
 
-/// The plan that reads parts of files that are alike: a partition for each, with those of the columns that the files have, in batches
-/// of at most `batch_size` rows.
+/// The plan that reads parts of files that are alike: a partition for each, with those of the columns that the files have.
 pub(super) fn scan_parts<'a>(
     parts: &[InputPart],
     names: &ColumnNames,
     columns: impl IntoIterator<Item = &'a str>,
-    batch_size: usize,
+    options: ScanOptions,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let groups: Vec<&[InputPart]> = parts.chunks(1).collect();
-    scan_groups(&groups, names, columns, batch_size)
+    scan_groups(&groups, names, columns, options)
 }
 
 /// The same with a partition for each group of parts, which are read one after the other.
@@ -264,7 +275,7 @@ pub(in crate::engine) fn scan_groups<'a>(
     groups: &[&[InputPart]],
     names: &ColumnNames,
     columns: impl IntoIterator<Item = &'a str>,
-    batch_size: usize,
+    options: ScanOptions,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let Some(InputPart { file, .. }) = groups.first().and_then(|parts| parts.first()) else {
         return Err(DataFusionError::Internal("a scan of no parts".to_owned()));
@@ -274,13 +285,13 @@ pub(in crate::engine) fn scan_groups<'a>(
     projection.sort_unstable();
     projection.dedup();
     match &file.source {
-        Source::File(found) => file_scan(found, &file.schema, groups, projection, batch_size),
+        Source::File(found) => file_scan(found, &file.schema, groups, projection, options),
         Source::Stdin(stdin) => stdin.scan(&file.schema, &projection),
     }
 }
 
-/// One expression per wanted column of a plan that has a file's columns: renamed, cast, blank identifiers null, columns that the
-/// file lacks null throughout.
+/// One expression per wanted column of a plan that has a file's columns: renamed, cast, blank identifiers and times null, columns
+/// that the file lacks null throughout.
 pub(super) fn canonical_exprs(
     context: &SessionContext,
     names: &ColumnNames,
@@ -294,6 +305,7 @@ pub(super) fn canonical_exprs(
     let state = state.read();
     let expr = |(name, wanted): &(String, DataType)| {
         let is_text_id = *wanted == DataType::Utf8 && matches!(name.as_str(), SESSION_ID | USER_ID);
+        let is_time = matches!(name.as_str(), COMPLETED_AT | STARTED_AT | DATE_OF_BIRTH);
         let expr = match file.schema.column_with_name(names.in_file(name)) {
             None => lit(ScalarValue::try_from(wanted)?),
             Some((_, field)) if field.data_type() == wanted && !is_text_id => {
@@ -301,8 +313,13 @@ pub(super) fn canonical_exprs(
                 return Ok(ProjectionExpr { expr: Arc::new(column), alias: name.clone() });
             }
             Some((_, field)) => {
-                let typed = cast_to(Expr::Column(Column::from_name(field.name())), field.data_type(), wanted);
-                if is_text_id { blank_as_null(typed)? } else { typed }
+                let column = Expr::Column(Column::from_name(field.name()));
+                if is_time && is_string(&documented_type(field.data_type())) {
+                    cast(blank_as_null(cast(column, DataType::Utf8))?, wanted.clone())
+                } else {
+                    let typed = cast_to(column, field.data_type(), wanted);
+                    if is_text_id { blank_as_null(typed)? } else { typed }
+                }
             }
         };
         Ok(ProjectionExpr { expr: state.create_physical_expr(expr, &schema)?, alias: name.clone() })
@@ -352,18 +369,16 @@ fn file_scan(
     schema: &SchemaRef,
     groups: &[&[InputPart]],
     projection: Vec<usize>,
-    batch_size: usize,
+    options: ScanOptions,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let source: Arc<dyn FileSource> = match found.format {
         FileFormat::Parquet => {
             let source = ParquetSource::new(Arc::clone(schema));
             Arc::new(source.with_parquet_file_reader_factory(parquet_readers(found)))
         }
-        FileFormat::Csv => {
-            let options = datafusion::config::CsvOptions { has_header: Some(true), ..Default::default() };
-            Arc::new(CsvSource::new(Arc::clone(schema)).with_csv_options(options))
+        format @ (FileFormat::Csv | FileFormat::Ndjson) => {
+            Arc::new(TextSource::new(format, found.compression, schema, options.csv_newlines))
         }
-        FileFormat::Ndjson => Arc::new(JsonSource::new(Arc::clone(schema))),
         FileFormat::Arrow => Arc::new(ArrowSource::new_file_source(Arc::clone(schema))),
     };
     let file = |part: &InputPart| {
@@ -386,10 +401,9 @@ fn file_scan(
     let url = ObjectStoreUrl::parse(&found.location.store_url)?;
     let config = FileScanConfigBuilder::new(url, source)
         .with_file_groups(groups.iter().map(group).collect::<Result<_>>()?)
-        .with_file_compression_type(found.compression.into())
         .with_projection_indices(Some(projection))?
         .with_preserve_order(true)
-        .with_batch_size(Some(batch_size.min(found.format.rows_at_once(schema.fields().len()))))
+        .with_batch_size(Some(options.batch_size.min(found.format.rows_at_once(schema.fields().len()))))
         .build();
     Ok(DataSourceExec::from_data_source(config))
 }

@@ -20,7 +20,7 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use datafusion::prelude::SessionContext;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::engine::input::{open_files, scan_groups};
+use crate::engine::input::{ScanOptions, open_files, scan_groups};
 use crate::engine::{
     ColumnNames, Compression, EngineError, FileFormat, FoundFile, InputPart, PartLimits, Reading, SessionFile, Source,
     discover,
@@ -71,13 +71,25 @@ impl FilesTable {
         schema: Option<SchemaRef>,
     ) -> Result<FilesTable, EngineError> {
         let sources = found.into_iter().map(Box::new).map(Source::File).collect();
-        let files = open_files(context, sources, PartLimits::default()).await?;
+        let mut files = open_files(context, sources, PartLimits::default()).await?;
+        files.iter_mut().for_each(with_unseen_as_text);
         let files: Vec<Arc<SessionFile>> = files.into_iter().map(Arc::new).collect();
         let schema = match schema {
             Some(schema) => schema,
             None => Arc::new(merged(&files)?),
         };
         Ok(FilesTable { files, schema })
+    }
+}
+
+/// A column of a text file of which the first rows show nothing is read as text: later ones may hold something.
+fn with_unseen_as_text(file: &mut SessionFile) {
+    if file.format().is_text() {
+        let field = |field: &Arc<Field>| match field.data_type() {
+            DataType::Null => field.as_ref().clone().with_data_type(DataType::Utf8),
+            _ => field.as_ref().clone(),
+        };
+        file.schema = Arc::new(Schema::new(file.schema.fields().iter().map(field).collect::<Vec<_>>()));
     }
 }
 
@@ -144,7 +156,9 @@ impl TableProvider for FilesTable {
             let parts: Vec<InputPart> = alike.iter().map(InputPart::whole).collect();
             let groups: Vec<&[InputPart]> = parts.chunks(parts.len().div_ceil(partitions)).collect();
             let names = schema.fields().iter().map(|field| field.name().as_str());
-            let plan = scan_groups(&groups, &ColumnNames::default(), names, session.config().batch_size())?;
+            // Nobody has said that no value of a CSV file holds a line break.
+            let options = ScanOptions { batch_size: session.config().batch_size(), csv_newlines: true };
+            let plan = scan_groups(&groups, &ColumnNames::default(), names, options)?;
             as_columns_of(&schema, plan)
         };
         let mut plans = self.files.chunk_by(|a, b| a.is_read_like(b)).map(scan).collect::<Result<Vec<_>>>()?;

@@ -130,11 +130,11 @@ fn whole_floats_are_ranks_and_nan_is_missing() {
 }
 
 #[test]
-fn text_is_trimmed_and_blank_text_is_missing() {
-    let cells = ["1", " 1 ", "", " ", "1.0", "one", "257", "-1", "99999999999999999999999999999999999999999999"];
+fn text_is_trimmed_and_may_be_a_float_and_blank_text_is_missing() {
+    let cells = ["1", " 1 ", "1.0", "", " ", "1.5", "one", "257", "-1", "99999999999999999999999999999999999999999999"];
     let table = valid(Layout::Wide, cells.len()).with("q01_ro", StringArray::from(cells.to_vec()));
     let (missing, out_of_range) = (Some("missing_rank"), Some("rank_out_of_range"));
-    let expected = values([None, None, missing, missing].into_iter().chain([out_of_range; 5]));
+    let expected = values([None, None, None, missing, missing].into_iter().chain([out_of_range; 5]));
     assert_eq!(validated(Layout::Wide, table).read("error_code"), expected);
 }
 

@@ -63,11 +63,15 @@ impl LongInput {
             });
         }
         let row = WantedColumns { names, layout: Layout::Long, ranks: &ranks, attributes: &wanted, passed: &of_rows };
+        // Of NDJSON the first lines need not show all columns: what the rows show is not looked for in a table that does not.
+        let of_rows_alone: BTreeSet<&str> =
+            row.optional().filter(|name| has(files, name) && !has(attributes, name)).collect();
         let rows = settle_columns(files, row)?;
         let table = settle_columns(attributes, WantedColumns { ranks: &[], passed: &of_table, ..row })?;
-        let mut of_attributes: BTreeSet<String> =
-            table.columns.iter().map(|(name, _)| name.clone()).filter(|name| has(attributes, name)).collect();
-        of_attributes.remove(SESSION_ID);
+        let is_of_table =
+            |name: &String| has(attributes, name) && name != SESSION_ID && !of_rows_alone.contains(name.as_str());
+        let of_attributes: BTreeSet<String> =
+            table.columns.iter().map(|(name, _)| name.clone()).filter(is_of_table).collect();
 
         let mut columns: Vec<(String, DataType)> = Vec::new();
         let of_session = rows.columns.into_iter().filter(|(name, _)| !ranks.contains(name));

@@ -29,7 +29,7 @@ use crate::engine::input::canonical::CanonicalColumns;
 use crate::engine::input::long::LongInput;
 use crate::engine::input::open::{SessionFile, SessionInput, Source};
 use crate::engine::input::part::InputPart;
-use crate::engine::input::scan::{batch_size, canonical_exprs, scan_parts};
+use crate::engine::input::scan::{canonical_exprs, scan_parts};
 use crate::model::session::{ITEM, MODE, PART, RANK, SESSION_ID};
 use crate::operators::{
     AssembleExec, OwnMemoryExec, POSITION, PositionStage, RANK_SHEET, RankColumns, SequenceExec, StageExec, UnfoldStage,
@@ -88,7 +88,7 @@ impl LongInput {
         let read = columns.iter().map(|(name, _)| name.as_str()).chain([PART, ITEM, MODE, RANK]);
         let mut pieces = Pieces::default();
         for alike in parts_alike(input, &input.files) {
-            let plan = pieces.numbered(scan_parts(&alike, names, read.clone(), batch_size(context))?)?;
+            let plan = pieces.numbered(scan_parts(&alike, names, read.clone(), input.scan_options(context))?)?;
             let in_file = |name: &str| names.in_file(name).to_owned();
             let ranks =
                 RankColumns { part: in_file(PART), item: in_file(ITEM), mode: in_file(MODE), rank: in_file(RANK) };
@@ -110,7 +110,7 @@ fn attributes(
     let mut pieces = Pieces::default();
     for alike in parts_alike(input, &input.attributes) {
         let read = columns.iter().map(|(name, _)| name.as_str());
-        let plan = pieces.numbered(scan_parts(&alike, &input.options.names, read, batch_size(context))?)?;
+        let plan = pieces.numbered(scan_parts(&alike, &input.options.names, read, input.scan_options(context))?)?;
         pieces.add(context, input, &alike[0].file, plan, columns, &[POSITION])?;
     }
     pieces.sorted(context)
