@@ -45,7 +45,7 @@ struct RunArgs {
     /// Names of exports; all that have a schedule unless given.
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Run what is due now, and exit.
+    /// Run what is due now, and exit. Where another process has the lease of an export, wait up to a minute for it to end.
     #[arg(long)]
     once: bool,
     /// How to write what happens, on stderr.

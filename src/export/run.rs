@@ -15,6 +15,8 @@ use crate::export::sink::{Lease, Load, Loaded, State, Targets};
 use crate::export::slice::Cursor;
 use crate::export::{ExportError, ExportJob, Incremental, Mode, Overlap, Receipt, Slice, Source, SourceRows};
 
+/// How long the lease of a process that has died goes on at most: whoever lives renews its own before that.
+pub(super) const LEASE: Duration = Duration::from_secs(60);
 /// How long a queued export waits for the one before it.
 const QUEUE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The first wait before another attempt; it doubles with each.
@@ -177,7 +179,7 @@ impl Exporter {
             receipt: task.receipt(job),
             base: state,
             mode: task.mode.clone(),
-            min_rows: job.min_rows,
+            min_rows: if task.is_past() { 0 } else { job.min_rows },
             partition_by: job.partition_by.clone(),
             rows: stream,
             context,
@@ -214,7 +216,8 @@ impl Exporter {
                     Some(Cursor::Time(time)) if !request.full => Some(time),
                     _ => None,
                 };
-                (Slice::Times { from, to: run_at }, true)
+                // The cursor never goes back: what was exported after a slot by hand would come again.
+                (Slice::Times { from, to: from.map_or(run_at, |from| from.max(run_at)) }, true)
             }
             (None, Incremental::Version) => {
                 let after = match state.cursor {
@@ -293,6 +296,11 @@ struct Task {
 }
 
 impl Task {
+    /// Whether the rows up to its time have all been exported before, so that none being left is no failure.
+    fn is_past(&self) -> bool {
+        matches!(self.slice, Slice::Times { .. }) && self.slice.is_empty()
+    }
+
     fn receipt(&self, job: &ExportJob) -> Receipt {
         Receipt::new(job, &self.mode.to_string(), &self.slice, self.slot, self.run_at, self.moves)
     }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::engine::with_causes;
+use crate::export::run::LEASE;
 use crate::export::schedule::due::due;
 use crate::export::slice::{rfc3339, time_text};
 use crate::export::{ExportError, ExportJob, Exporter, Outcome, Overlap, Request};
@@ -58,6 +59,15 @@ pub enum Event {
         /// Whether the next slot may do better by itself.
         retryable: bool,
     },
+    /// Another process has the lease of the export, or died with it: the slot is looked at again when a lease that nobody renews
+    /// has ended.
+    Waits {
+        /// The export.
+        export: String,
+        /// Its slot.
+        #[serde(with = "rfc3339")]
+        slot: DateTime<Utc>,
+    },
     /// A slot is passed over.
     Skipped {
         /// The export.
@@ -100,6 +110,10 @@ impl fmt::Display for Event {
             Event::Failed { export, slot, error, .. } => {
                 write!(f, "{export}: slot {} failed: {error}", time_text(slot))
             }
+            Event::Waits { export, slot } => {
+                let (slot, seconds) = (time_text(slot), LEASE.as_secs());
+                write!(f, "{export}: slot {slot} waits {seconds} s, as another process has the lease")
+            }
             Event::Skipped { export, slot, reason } => {
                 write!(f, "{export}: slot {} skipped: {reason}", time_text(slot))
             }
@@ -127,13 +141,19 @@ impl Scheduler {
         Self { exporter, jobs, tell, running: Arc::default() }
     }
 
-    /// Runs what is due now, and returns what failed.
+    /// Runs what is due now, and returns what failed. Where another process has the lease it waits until one that nobody renews
+    /// has ended: the slot of a process that died is run, and only that of one that lives is skipped.
     pub async fn run_once(&self) -> Vec<(String, ExportError)> {
         let mut failures = Vec::new();
         for job in &self.jobs {
             let mut follower = self.follower(job);
             for slot in follower.due().await {
-                failures.extend(follower.run(slot).await.err().map(|error| (job.name.clone(), error)));
+                let mut ended = follower.run(slot).await;
+                if let Err(ExportError::Busy { .. }) = ended {
+                    self.exporter.clock.sleep_until(self.exporter.clock.now() + LEASE).await;
+                    ended = follower.run(slot).await;
+                }
+                failures.extend(ended.err().map(|error| (job.name.clone(), error)));
             }
         }
         failures
@@ -159,7 +179,7 @@ impl Scheduler {
 
     fn follower(&self, job: &Arc<ExportJob>) -> Follower {
         let (exporter, job, tell) = (self.exporter.clone(), Arc::clone(job), Arc::clone(&self.tell));
-        Follower { exporter, job, tell, running: Arc::clone(&self.running), passed: None }
+        Follower { exporter, job, tell, running: Arc::clone(&self.running), passed: None, held: None }
     }
 }
 
@@ -172,6 +192,8 @@ struct Follower {
     running: Arc<AtomicUsize>,
     /// The last slot that was dealt with, whatever came of it.
     passed: Option<DateTime<Utc>>,
+    /// The slot that is to be looked at again, as another process had the lease.
+    held: Option<DateTime<Utc>>,
 }
 
 impl Follower {
@@ -184,10 +206,19 @@ impl Follower {
                 }
                 // Told and noted already; the next slot comes whatever became of this one.
                 let _ = self.run(slot).await;
+                if self.held.is_some() {
+                    break;
+                }
             }
-            self.pass_over();
             let now = self.exporter.clock.now();
-            let Some(next) = schedule.after(self.passed.map_or(now, |passed| passed.max(now))) else { return };
+            let next = match self.held {
+                Some(_) => Some(now + LEASE),
+                None => {
+                    self.pass_over();
+                    schedule.after(self.passed.map_or(now, |passed| passed.max(now)))
+                }
+            };
+            let Some(next) = next else { return };
             tokio::select! {
                 () = self.exporter.clock.sleep_until(next) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -196,19 +227,28 @@ impl Follower {
     }
 
     /// The slots that are due now.
-    async fn due(&self) -> Vec<DateTime<Utc>> {
-        let Some(schedule) = &self.job.schedule else { return Vec::new() };
-        let done = match self.exporter.state(&self.job).await {
+    async fn due(&mut self) -> Vec<DateTime<Utc>> {
+        let job = Arc::clone(&self.job);
+        let Some(schedule) = &job.schedule else { return Vec::new() };
+        let done = match self.exporter.state(&job).await {
             Ok(state) => state.slot,
             // The export itself will meet the same error, try again and tell of it.
             Err(error) => {
-                tracing::warn!(export = self.job.name, "what has been run cannot be looked up: {error}");
+                tracing::warn!(export = job.name, "what has been run cannot be looked up: {error}");
                 None
             }
         };
-        due(schedule, self.job.catch_up, done, self.passed, self.exporter.clock.now())
+        let slots = due(schedule, job.catch_up, done, self.passed, self.exporter.clock.now());
+        if let Some(slot) = self.held.take_if(|held| !slots.contains(held))
+            && done >= Some(slot)
+        {
+            self.skip(slot, "another process has exported it");
+        }
+        slots
     }
 
+    /// Runs a slot. [`ExportError::Busy`] leaves it to be looked at again when a lease that nobody renews has ended; whoever has
+    /// the lease then is alive, and the slot is skipped.
     async fn run(&mut self, slot: DateTime<Utc>) -> Result<(), ExportError> {
         let export = self.job.name.clone();
         (self.tell)(Event::Started { export: export.clone(), slot });
@@ -216,6 +256,14 @@ impl Follower {
         self.running.fetch_add(1, Relaxed);
         let ended = self.exporter.run(&self.job, request).await;
         self.running.fetch_sub(1, Relaxed);
+        let held = self.held.take();
+        if let Err(ExportError::Busy { .. }) = ended
+            && held != Some(slot)
+        {
+            self.held = Some(slot);
+            (self.tell)(Event::Waits { export, slot });
+            return ended.map(drop);
+        }
         self.passed = self.passed.max(Some(slot));
         match ended {
             Ok(outcome) => {
@@ -223,7 +271,7 @@ impl Follower {
                 Ok(())
             }
             Err(ExportError::Busy { .. }) => {
-                (self.tell)(Event::Skipped { export, slot, reason: "another process exports it".to_owned() });
+                self.skip(slot, "another process exports it");
                 Ok(())
             }
             Err(error) => {
@@ -245,9 +293,12 @@ impl Follower {
         };
         let now = self.exporter.clock.now();
         for slot in schedule.between(passed, now) {
-            let reason = "the export before it still ran".to_owned();
-            (self.tell)(Event::Skipped { export: self.job.name.clone(), slot, reason });
-            self.passed = Some(slot);
+            self.skip(slot, "the export before it still ran");
         }
+    }
+
+    fn skip(&mut self, slot: DateTime<Utc>, reason: &str) {
+        (self.tell)(Event::Skipped { export: self.job.name.clone(), slot, reason: reason.to_owned() });
+        self.passed = self.passed.max(Some(slot));
     }
 }

@@ -3,12 +3,15 @@
 //! A slot is a time on the wall clock of the zone, and each runs once: where the clock is put back and shows a time twice, at
 //! the first; where it is put forward past a slot, at the first instant after the gap. Slots that fall on one instant are one.
 
-use chrono::{DateTime, NaiveDateTime, TimeZone, Utc};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::{GapInfo, Tz};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
 use crate::export::ExportError;
+
+/// No wall clock has been put back by more.
+const LONGEST_FOLD: TimeDelta = TimeDelta::days(1);
 
 /// A cron expression in a time zone.
 #[derive(Debug, Clone)]
@@ -58,7 +61,9 @@ impl Schedule {
 
     /// The last slot at or before an instant; `None` before the calendar.
     pub fn last_until(&self, instant: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let mut wall = instant.with_timezone(&self.zone).naive_local();
+        // A slot that the wall clock showed before it was put back lies ahead on it now.
+        let shown = instant.with_timezone(&self.zone).naive_local();
+        let mut wall = shown.checked_add_signed(LONGEST_FOLD)?;
         let mut inclusive = true;
         loop {
             wall = self.cron.find_previous_occurrence(&wall, inclusive).ok()?;
@@ -154,6 +159,17 @@ mod tests {
         assert_eq!(schedule.last_until(at("2024-03-31T00:59:59Z")), Some(at("2024-03-30T01:30:00Z")));
         // The second 02:30 of the night is no slot.
         assert_eq!(schedule.last_until(at("2024-10-27T01:30:00Z")), Some(at("2024-10-27T00:30:00Z")));
+    }
+
+    #[test]
+    fn the_last_slot_is_found_though_the_clock_was_put_back_behind_it() {
+        // At the second 02:10 of the night the first 02:30 is 40 minutes ago.
+        let berlin = Schedule::new("30 2 * * *", "Europe/Berlin").unwrap();
+        assert_eq!(berlin.last_until(at("2024-10-27T01:10:00Z")), Some(at("2024-10-27T00:30:00Z")));
+        assert_eq!(berlin.last_until(at("2024-10-27T00:29:59Z")), Some(at("2024-10-26T00:30:00Z")));
+        // Casey put its clock back by three hours, from 02:00 to 23:00 of the day before.
+        let casey = Schedule::new("0 1 * * *", "Antarctica/Casey").unwrap();
+        assert_eq!(casey.last_until(at("2010-03-04T15:30:00Z")), Some(at("2010-03-04T14:00:00Z")));
     }
 
     #[test]

@@ -15,13 +15,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
+use crate::export::run::LEASE;
 use crate::export::slice::{Cursor, rfc3339};
 use crate::export::{ExportError, Receipt};
 use crate::storage::{Location, Storage, StorageError};
 
-/// How long a lease holds unless it is renewed.
-const LEASE: Duration = Duration::from_secs(60);
-/// How often it is renewed.
+/// How often a lease is renewed.
 const RENEWAL: Duration = Duration::from_secs(20);
 /// How often the newest entry is looked for, when it goes in between.
 const LOOKS: usize = 5;
@@ -196,23 +195,26 @@ impl Position {
 
     /// Writes the next entry. `false` if another process has gone on from the same entry.
     async fn append(&mut self, log: &StoreLog, owner: &str, event: Event, keeps: bool) -> Result<bool, ExportError> {
-        let number = self.number.map_or(0, |number| number + 1);
-        let expires = keeps.then(|| Utc::now() + TimeDelta::from_std(LEASE).unwrap_or_default());
-        let (mut cursor, mut slot) = (self.cursor, self.slot);
-        if let Event::Commit { receipt, .. } | Event::Set { receipt } = &event {
-            cursor = receipt.cursor.or(cursor);
-            slot = receipt.slot.max(slot);
-        }
-        let entry = Entry { event, owner: owner.to_owned(), expires, cursor, slot, last: self.last };
-        let content = serde_json::to_vec_pretty(&entry)
-            .map_err(|error| ExportError::Ledger { target: log.target.clone(), reason: error.to_string() })?;
-        match log.storage.write(&log.at(number), content, false).await {
-            Ok(_) => {}
-            // A request that was sent again finds what it wrote the first time.
-            Err(StorageError::AlreadyExists { .. }) if log.entry(number).await? == entry => {}
-            Err(StorageError::AlreadyExists { .. }) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        }
+        let (number, entry) = loop {
+            let number = self.number.map_or(0, |number| number + 1);
+            let entry = self.next(owner, event.clone(), keeps);
+            let content = serde_json::to_vec_pretty(&entry)
+                .map_err(|error| ExportError::Ledger { target: log.target.clone(), reason: error.to_string() })?;
+            let there = match log.storage.write(&log.at(number), content, false).await {
+                Ok(_) => break (number, entry),
+                Err(StorageError::AlreadyExists { .. }) => log.entry(number).await?,
+                Err(error) => return Err(error.into()),
+            };
+            if there == entry {
+                // A request that was sent again finds what it wrote the first time.
+                break (number, entry);
+            }
+            if there.owner != owner {
+                return Ok(false);
+            }
+            // Our own, from a request whose answer was lost: that is where we stand.
+            *self = Self::after(Some((number, there)));
+        };
         let counts = match &entry.event {
             Event::Commit { .. } | Event::Set { .. } => log.leads_back_to(number).await?,
             Event::Lease | Event::Begin { .. } | Event::Release => log.numbers().await?.last() == Some(&number),
@@ -222,6 +224,17 @@ impl Position {
         }
         *self = Self::after(Some((number, entry)));
         Ok(true)
+    }
+
+    /// The entry that an event becomes after this place.
+    fn next(&self, owner: &str, event: Event, keeps: bool) -> Entry {
+        let expires = keeps.then(|| Utc::now() + TimeDelta::from_std(LEASE).unwrap_or_default());
+        let (mut cursor, mut slot) = (self.cursor, self.slot);
+        if let Event::Commit { receipt, .. } | Event::Set { receipt } = &event {
+            cursor = receipt.cursor.or(cursor);
+            slot = receipt.slot.max(slot);
+        }
+        Entry { event, owner: owner.to_owned(), expires, cursor, slot, last: self.last }
     }
 }
 
@@ -353,6 +366,22 @@ mod tests {
         assert!(!two.append(&log, "two", Event::Lease, true).await.unwrap());
         assert!(one.append(&log, "one", Event::Release, false).await.unwrap());
         assert_eq!(log.newest().await.unwrap().unwrap().0, 1);
+    }
+
+    #[tokio::test]
+    async fn who_lost_the_answer_to_a_renewal_still_has_the_lease_and_another_does_not() {
+        let log = log();
+        let lease = log.lease(Duration::ZERO).await.unwrap().unwrap();
+        let mut renewed = Position::after(log.newest().await.unwrap());
+        assert!(renewed.append(&log, &lease.owner, Event::Lease, true).await.unwrap());
+        // It stands at entry 0 still, and its renewal is entry 1.
+        let mut other = Position { number: Some(0), cursor: None, slot: None, last: None };
+        assert!(!other.append(&log, "other", Event::Lease, true).await.unwrap());
+        let commit = Event::Commit { receipt: receipt(), files: Vec::new(), replaced: Vec::new() };
+        assert!(lease.append(commit).await.unwrap());
+        assert_eq!(lease.place().await, (Some(2), 2));
+        lease.release().await;
+        assert_eq!(log.numbers().await.unwrap(), [0, 1, 2, 3]);
     }
 
     #[tokio::test]

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use chrono::{DateTime, NaiveDate, TimeDelta, Timelike, Utc};
 use chrono_tz::Tz;
+use normstream::engine::FileFormat;
 use normstream::export::schedule::{Clock, Event, Schedule, Scheduler};
-use normstream::export::{Outcome, Overlap};
+use normstream::export::{Cursor, ExportJob, Incremental, Outcome, Overlap, Request, TargetFormat};
+use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::{at, exporter_at, job};
@@ -121,7 +123,7 @@ struct Schedulers {
 }
 
 impl Schedulers {
-    fn start(count: usize, now: DateTime<Utc>, job: &normstream::export::ExportJob) -> Self {
+    fn start(count: usize, now: DateTime<Utc>, job: &ExportJob) -> Self {
         let clock = HandClock::at(now);
         let stop = watch::Sender::new(false);
         let told = Arc::new(Mutex::new(Vec::new()));
@@ -138,11 +140,17 @@ impl Schedulers {
 
     /// Waits until a slot has been committed, and all schedulers wait for the next.
     async fn ran(&self, slot: DateTime<Utc>) {
-        let committed = |event: &Event| matches!(event, Event::Finished { slot: of, outcome: Outcome::Committed(_), .. } if *of == slot);
+        self.until(
+            |event| matches!(event, Event::Finished { slot: of, outcome: Outcome::Committed(_), .. } if *of == slot),
+        )
+        .await;
+    }
+
+    /// Waits until something has been told, and all schedulers wait.
+    async fn until(&self, wanted: impl Fn(&Event) -> bool) {
         let started = std::time::Instant::now();
-        while !self.told.lock().unwrap().iter().any(committed) || self.clock.sleepers.load(SeqCst) < self.running.len()
-        {
-            assert!(started.elapsed().as_secs() < 30, "{slot}: {:?}", self.told.lock().unwrap().last());
+        while !self.told.lock().unwrap().iter().any(&wanted) || self.clock.sleepers.load(SeqCst) < self.running.len() {
+            assert!(started.elapsed().as_secs() < 30, "{:?}", self.told.lock().unwrap().last());
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
     }
@@ -231,4 +239,146 @@ async fn a_jump_of_the_clock_runs_nothing_twice() {
     schedulers.stop().await;
     let slots = "SELECT string_agg(to_char(slot AT TIME ZONE 'UTC', 'HH24'), ' ' ORDER BY slot) FROM scores";
     assert_eq!(server.ask(&url, slots), "02 03 06");
+}
+
+/// An hourly export into a folder, whose lease another process has.
+struct Held {
+    folder: TempDir,
+    job: ExportJob,
+}
+
+impl Held {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut job = job(folder.path().to_str().unwrap(), "SELECT :run_at AS slot");
+        job.target.format = TargetFormat::Files(FileFormat::Parquet);
+        job.schedule = Some(Schedule::new("0 * * * *", "UTC").unwrap());
+        let held = Self { folder, job };
+        held.lease("2100-01-01T00:00:00Z");
+        held
+    }
+
+    /// The lease, as one that ends at a time.
+    fn lease(&self, expires: &str) {
+        let log = self.folder.path().join("_normstream/scores/nightly");
+        let lease = serde_json::json!({
+            "entry": "lease", "owner": "another", "expires": expires, "cursor": null, "slot": null, "last": null,
+        });
+        std::fs::create_dir_all(&log).unwrap();
+        std::fs::write(log.join("00000000000000000000.json"), lease.to_string()).unwrap();
+    }
+
+    fn end_lease(&self) {
+        self.lease("2000-01-01T00:00:00Z");
+    }
+}
+
+/// What has been told of slots, in words.
+fn words(told: &[Event]) -> Vec<String> {
+    let words = told.iter().map(|event| match event {
+        Event::Started { .. } => "started".to_owned(),
+        Event::Waits { .. } => "waits".to_owned(),
+        Event::Finished { outcome: Outcome::Committed(_), .. } => "committed".to_owned(),
+        Event::Skipped { reason, .. } => format!("skipped: {reason}"),
+        Event::Ready { .. } | Event::Draining { .. } | Event::Stopped => String::new(),
+        other => format!("{other:?}"),
+    });
+    words.filter(|word| !word.is_empty()).collect()
+}
+
+#[tokio::test]
+async fn a_slot_is_run_when_the_lease_of_a_process_that_died_with_it_has_ended() {
+    let held = Held::new();
+    let schedulers = Schedulers::start(1, at("2024-01-01T02:10:00Z"), &held.job);
+    schedulers.until(|event| matches!(event, Event::Waits { .. })).await;
+    held.end_lease();
+    schedulers.clock.set(at("2024-01-01T02:11:00Z"));
+    schedulers.ran(at("2024-01-01T02:00:00Z")).await;
+    assert_eq!(words(&schedulers.stop().await), ["started", "waits", "started", "committed"]);
+}
+
+#[tokio::test]
+async fn a_slot_is_skipped_if_its_lease_was_renewed() {
+    let held = Held::new();
+    let schedulers = Schedulers::start(1, at("2024-01-01T02:10:00Z"), &held.job);
+    schedulers.until(|event| matches!(event, Event::Waits { .. })).await;
+    schedulers.clock.set(at("2024-01-01T02:11:00Z"));
+    schedulers.until(|event| matches!(event, Event::Skipped { .. })).await;
+    held.end_lease();
+    schedulers.clock.set(at("2024-01-01T03:00:00Z"));
+    schedulers.ran(at("2024-01-01T03:00:00Z")).await;
+    let told = words(&schedulers.stop().await);
+    assert_eq!(told, ["started", "waits", "started", "skipped: another process exports it", "started", "committed"]);
+}
+
+#[tokio::test]
+async fn a_slot_is_skipped_if_another_process_has_done_it_meanwhile() {
+    let held = Held::new();
+    let schedulers = Schedulers::start(1, at("2024-01-01T02:10:00Z"), &held.job);
+    schedulers.until(|event| matches!(event, Event::Waits { .. })).await;
+    held.end_lease();
+    let clock = Arc::clone(&schedulers.clock) as Arc<dyn Clock>;
+    let slot = Request { slot: Some(at("2024-01-01T02:00:00Z")), ..Request::default() };
+    exporter_at(clock).run(&held.job, slot).await.unwrap();
+    schedulers.clock.set(at("2024-01-01T02:11:00Z"));
+    schedulers.until(|event| matches!(event, Event::Skipped { .. })).await;
+    let told = words(&schedulers.stop().await);
+    assert_eq!(told, ["started", "waits", "skipped: another process has exported it"]);
+}
+
+#[tokio::test]
+async fn what_is_due_is_run_once_after_the_lease_of_a_process_that_died_with_it() {
+    let held = Held::new();
+    let clock = HandClock::at(at("2024-01-01T02:10:00Z"));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let events = Arc::clone(&told);
+    let tell = Arc::new(move |event| events.lock().unwrap().push(event));
+    let scheduler = Scheduler::new(exporter_at(Arc::clone(&clock) as Arc<dyn Clock>), vec![held.job.clone()], tell);
+    let running = tokio::spawn(async move { scheduler.run_once().await });
+    while clock.sleepers.load(SeqCst) == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    held.end_lease();
+    clock.set(at("2024-01-01T02:11:00Z"));
+    assert!(running.await.unwrap().is_empty());
+    assert_eq!(words(&told.lock().unwrap()), ["started", "waits", "started", "committed"]);
+}
+
+#[tokio::test]
+async fn a_slot_before_an_export_by_hand_is_noted_and_each_row_comes_once() {
+    for format in [TargetFormat::Delta, TargetFormat::Files(FileFormat::Parquet)] {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = "SELECT value AS hour, arrow_cast(to_timestamp_seconds(value * 3600), 'Timestamp(Microsecond, Some(\"UTC\"))') AS t
+                    FROM generate_series(0, 47)";
+        let mut job = job(folder.path().to_str().unwrap(), rows);
+        job.target.format = format;
+        job.incremental = Incremental::Column("t".to_owned());
+        job.min_rows = 1;
+        let run = async |now: &str, slot: Option<&str>| {
+            let request = Request { slot: slot.map(at), ..Request::default() };
+            match exporter_at(HandClock::at(at(now))).run(&job, request).await {
+                Ok(Outcome::Committed(receipt)) => Ok((receipt.rows, receipt.cursor)),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let cursor = |time| Some(Cursor::Time(at(time)));
+        assert_eq!(run("1970-01-01T10:00:00Z", None).await, Ok((10, cursor("1970-01-01T10:00:00Z"))));
+        let slot = "1970-01-01T03:00:00Z";
+        assert_eq!(
+            run("1970-01-01T10:01:00Z", Some(slot)).await,
+            Ok((0, cursor("1970-01-01T10:00:00Z"))),
+            "{format:?}"
+        );
+        let state = exporter_at(HandClock::at(at(slot))).state(&job).await.unwrap();
+        assert_eq!((state.cursor, state.slot), (cursor("1970-01-01T10:00:00Z"), Some(at(slot))), "{format:?}");
+        let slot = "1970-01-02T03:00:00Z";
+        assert_eq!(run(slot, Some(slot)).await, Ok((17, cursor(slot))), "{format:?}");
+        let slot = "1970-01-04T03:00:00Z";
+        assert_eq!(run(slot, Some(slot)).await, Ok((21, cursor(slot))), "{format:?}");
+        // Rows that are missing are a failure still.
+        let slot = "1970-01-05T03:00:00Z";
+        let refused = Err("nightly gives 0 rows, fewer than min_rows = 1; nothing was written".to_owned());
+        assert_eq!(run(slot, Some(slot)).await, refused, "{format:?}");
+    }
 }
