@@ -46,7 +46,8 @@ pub async fn leftovers(table: &Table, age: Duration) -> Result<Vec<Leftover>, Ru
         }
         let own = files.get(run.short()).cloned().unwrap_or_default();
         let Some(leftover) = leftover(table, &run, own).await? else { continue };
-        if is_older(leftover.last_worked_at, age) {
+        // Of a mark alone nothing can be worked on: a `clean` was stopped right before its end.
+        if leftover.objects.is_empty() || is_older(leftover.last_worked_at, age) {
             leftovers.push(leftover);
         }
     }
@@ -124,15 +125,14 @@ async fn leftover(table: &Table, run: &RunId, files: Vec<ObjectMeta>) -> Result<
     let mark = journal.abandoned().path;
     let plan = folder.child("plan.json").path;
     let all = files.iter().chain(&kept);
-    let Some(last_worked_at) =
-        all.clone().filter(|object| object.location != mark).map(|object| object.last_modified).max()
-    else {
+    let work = all.clone().filter(|object| object.location != mark);
+    let last_of_work = work.clone().map(|object| object.last_modified).max();
+    let Some(last_worked_at) = last_of_work.or(all.clone().map(|object| object.last_modified).max()) else {
         return Ok(None);
     };
-    let bytes = all.clone().map(|object| object.size).sum();
+    let bytes = all.map(|object| object.size).sum();
     // The plan goes last: as long as it is there, the rest is found again.
-    let mut objects: Vec<Location> = all.map(|object| table.root().at(object.location.clone())).collect();
-    objects.retain(|object| object.path != mark && object.path != plan);
-    objects.push(table.root().at(plan));
+    let (plans, others): (Vec<&ObjectMeta>, _) = work.partition(|object| object.location == plan);
+    let objects = others.into_iter().chain(plans).map(|object| table.root().at(object.location.clone())).collect();
     Ok(Some(Leftover { run: run.clone(), last_worked_at, files: files.len() as u64, bytes, objects }))
 }

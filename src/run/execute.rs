@@ -188,21 +188,23 @@ impl TableRun {
                 if kept.len() == self.parts.len() {
                     return self.done_before(attempt, progress).await;
                 }
+                self.drop_dead_files(&mut kept).await?;
                 (attempt + 1, kept)
             }
             (None, _) => (1, BTreeMap::new()),
         };
-        let plan = self.journal.begin(&self.plan).await?;
         self.journal.enter().await?;
+        let plan = self.journal.begin(&self.plan).await?;
         if let Some(failures) = &self.failures {
             failures.table.begin().await?;
         }
         fail_point!("run-planned", |_| std::process::abort());
+        let kept_files = kept.values().filter_map(|record| Some(record.file.as_ref()?.path.clone())).collect();
         let (records, resumed) = self.score(attempt, kept, progress).await?;
         fail_point!("run-scored", |_| std::process::abort());
         let holding = hold.take().await;
-        self.journal.check_kept().await?;
-        let result = self.finish(attempt, &plan, records, resumed, progress).await;
+        self.journal.check_kept(&plan).await?;
+        let result = self.finish(attempt, &plan, records, kept_files, resumed, progress).await;
         drop(holding);
         result
     }
@@ -260,6 +262,15 @@ impl TableRun {
         self.journal.entries(attempt).await
     }
 
+    /// Forgets records of an earlier attempt whose file is not live any more, so that its part is done again: another run has
+    /// taken its place, or rows out of it.
+    async fn drop_dead_files(&self, records: &mut BTreeMap<usize, PartRecord>) -> Result<(), RunError> {
+        let files = self.table.snapshot().await?.map(|snapshot| snapshot.files).unwrap_or_default();
+        let live: BTreeSet<String> = files.into_iter().map(|file| file.path).collect();
+        records.retain(|_, record| record.file.iter().all(|file| live.contains(&file.path)));
+        Ok(())
+    }
+
     /// Forgets records whose file is not there any more, so that its part is done again.
     async fn drop_lost_files(&self, records: &mut BTreeMap<usize, PartRecord>) -> Result<(), RunError> {
         if records.is_empty() {
@@ -283,12 +294,13 @@ impl TableRun {
         }
     }
 
-    /// Commits what is scored, and leaves the receipt.
+    /// Commits what is scored, and leaves the receipt. `kept` are files of the attempt before.
     async fn finish(
         &self,
         attempt: i64,
         plan: &PlanRecord,
         records: Vec<PartRecord>,
+        kept: BTreeSet<String>,
         parts_resumed: usize,
         progress: &Arc<Progress>,
     ) -> Result<RunResult, RunError> {
@@ -303,6 +315,7 @@ impl TableRun {
             job: &self.job,
             schema: &self.columns.written,
             files,
+            kept,
             others: BTreeMap::new(),
         };
         let outcome = self.table.commit(&transaction, &self.columns.written, &mut revision).await?;
@@ -360,7 +373,7 @@ impl TableRun {
                 let plan = self.journal.begin(&self.plan).await?;
                 let records: Vec<PartRecord> = self.journal.entries(attempt).await?.into_values().collect();
                 let resumed = records.len();
-                return self.finish(attempt, &plan, records, resumed, progress).await;
+                return self.finish(attempt, &plan, records, BTreeSet::new(), resumed, progress).await;
             }
         };
         Ok(RunResult { receipt, was_done: true })

@@ -88,20 +88,31 @@ impl Journal {
 
     /// Says that somebody works on the run from now on. Fails if it is being cleaned away.
     ///
-    /// Written before anything of the run is looked at, as [`Journal::check_kept`] is asked right before the commit: either the
-    /// run sees that it is being cleaned away, or `clean` sees that it is worked on.
+    /// Called before anything of the run is written or looked at, as [`Journal::check_kept`] is right before the commit: either
+    /// the run sees that it is being cleaned away, or `clean` sees that it is worked on.
     pub(super) async fn enter(&self) -> Result<(), RunError> {
+        // A `clean` that was stopped goes on only if nobody seems to work on the run: what is marked is left as it is.
+        self.check_unmarked().await?;
         let now = format!("{{\"since\": \"{}\"}}\n", chrono::Utc::now().to_rfc3339());
         self.storage.write(&self.folder.child("active.json"), now, true).await?;
-        self.check_kept().await
+        self.check_unmarked().await
     }
 
-    /// Fails if the run is being cleaned away.
-    pub(super) async fn check_kept(&self) -> Result<(), RunError> {
-        match self.abandoned().exists().await? {
-            true => Err(RunError::BeingCleaned { run: self.folder.path.filename().unwrap_or_default().to_owned() }),
-            false => Ok(()),
+    /// Fails if the run is being cleaned away, or has been since it was begun: then the plan is gone, or another one.
+    pub(super) async fn check_kept(&self, begun: &PlanRecord) -> Result<(), RunError> {
+        self.check_unmarked().await?;
+        match self.plan().await? {
+            Some(there) if there.begun_at == begun.begun_at => Ok(()),
+            _ => Err(self.being_cleaned()),
         }
+    }
+
+    async fn check_unmarked(&self) -> Result<(), RunError> {
+        if self.abandoned().exists().await? { Err(self.being_cleaned()) } else { Ok(()) }
+    }
+
+    fn being_cleaned(&self) -> RunError {
+        RunError::BeingCleaned { run: self.folder.path.filename().unwrap_or_default().to_owned() }
     }
 
     /// The mark of a run that is being cleaned away.

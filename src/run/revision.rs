@@ -15,10 +15,13 @@ use crate::run::{RunError, ScoreJob};
 use crate::storage::StorageError;
 use crate::table::{Change, DataFile, Removal, Revision, Snapshot, Table, TableError};
 
+/// What stands, in the name of a file that was written anew, before the run that has taken rows out of it.
+const WITHOUT: &str = "-without-";
+
 /// The change of a run whose files are written.
 ///
 /// Files of an earlier attempt of the same run go, unless they are the same. Appending sessions that another run has put into
-/// the table is refused: they would be there twice.
+/// the table is refused: they would be there twice. So is appending a run again that another one has taken rows out of.
 pub(super) struct RunRevision<'a> {
     pub(super) table: &'a Table,
     pub(super) run: &'a RunId,
@@ -27,6 +30,9 @@ pub(super) struct RunRevision<'a> {
     /// What is in the files.
     pub(super) schema: &'a SchemaRef,
     pub(super) files: Vec<DataFile>,
+    /// The paths of those that are of an earlier attempt. They must be live in the version that is changed: what a table has
+    /// dropped may be deleted at any time.
+    pub(super) kept: BTreeSet<String>,
     /// Plans of other runs, by the name of their files; none where there is no plan.
     pub(super) others: BTreeMap<String, Option<RunPlan>>,
 }
@@ -73,10 +79,10 @@ impl RunRevision<'_> {
                 continue;
             }
             let stem = path.trim_end_matches(".parquet");
-            let stem = stem.split("-without-").next().unwrap_or(stem);
+            let stem = stem.split(WITHOUT).next().unwrap_or(stem);
             let name = match candidate.is_new {
                 true => format!("{stem}-once.parquet"),
-                false => format!("{stem}-without-{}-{version}.parquet", self.run.short()),
+                false => format!("{stem}{WITHOUT}{}-{version}.parquet", self.run.short()),
             };
             let kept = without(self.job, self.table, candidate, gone, &name, self.schema).await?;
             change.add.extend(kept);
@@ -86,6 +92,30 @@ impl RunRevision<'_> {
         }
         change.remove = if removed.is_empty() { Removal::None } else { Removal::Of(removed) };
         Ok(change)
+    }
+
+    /// Fails if a file of an earlier attempt that stays is not live in a version.
+    fn check_kept(&self, base: Option<&Snapshot>) -> Result<(), TableError> {
+        let live = base.map(|base| base.files.as_slice()).unwrap_or_default();
+        let live: BTreeSet<&String> = live.iter().map(|file| &file.path).collect();
+        let mut kept = self.files.iter().map(|file| &file.path).filter(|path| self.kept.contains(*path));
+        match kept.all(|path| live.contains(path)) {
+            true => Ok(()),
+            false => Err(TableError::FilesMoved { table: self.table.root().to_string() }),
+        }
+    }
+
+    /// Fails if another run has taken rows out of the files of an earlier attempt in a version.
+    fn check_whole(&self, base: &Snapshot) -> Result<(), TableError> {
+        let mut own = base.files.iter().map(|file| &file.path).filter(|path| run_of(path) == Some(self.run.short()));
+        let Some(other) = own.find_map(|path| run_of(path.split_once(WITHOUT)?.1)) else { return Ok(()) };
+        Err(TableError::Conflict {
+            table: self.table.root().to_string(),
+            what: format!(
+                "run {other} has put its results in the place of some of this run's, and their sessions would be there twice: give \
+                 --mode replace-sessions, and then do run {other} again with --reprocess completed, or give --mode overwrite"
+            ),
+        })
     }
 
     /// Fails if a run that is live in a version scored one of the inputs.
@@ -146,12 +176,14 @@ pub(super) fn run_of(path: &str) -> Option<&str> {
 #[async_trait]
 impl Revision for RunRevision<'_> {
     async fn change(&mut self, base: Option<&Snapshot>) -> Result<Change, TableError> {
+        self.check_kept(base)?;
         let add = self.files.clone();
         match (self.plan.options.mode, base) {
             (WriteMode::ReplaceSessions, base) => self.replace_sessions(base).await,
             (WriteMode::Overwrite, _) => Ok(Change { add, remove: Removal::All }),
             (WriteMode::Append, None) => Ok(Change { add, remove: Removal::None }),
             (WriteMode::Append, Some(base)) => {
+                self.check_whole(base)?;
                 self.check_inputs(base).await?;
                 Ok(Change { add, remove: earlier_files(self.run, base) })
             }

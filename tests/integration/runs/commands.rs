@@ -1,7 +1,7 @@
 //! `normstream runs`, changed inputs, and signals.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -82,6 +82,73 @@ fn only_what_unfinished_runs_left_long_ago_is_cleaned() {
         score_file_into(&input, &table, format).assert().success();
         assert_eq!(rows(&table).num_rows(), 2_050, "{format}");
     }
+}
+
+/// A file of 50 sessions.
+fn fifty_sessions(folder: &Path) -> PathBuf {
+    let input = folder.join("fifty.parquet");
+    normstream().args(["generate", "sessions", "--rows", "50", "--to"]).arg(&input).assert().success();
+    input
+}
+
+/// The bookkeeping of the only run of a table.
+fn only_run(table: &Path) -> PathBuf {
+    fs::read_dir(table.join("_normstream/runs")).unwrap().next().unwrap().unwrap().path()
+}
+
+#[test]
+fn a_run_that_was_held_up_while_it_was_cleaned_away_commits_nothing() {
+    for format in FORMATS {
+        let folder = tempdir().unwrap();
+        let (table, input) = (folder.path().join("table"), fifty_sessions(folder.path()));
+        let mut slow = Command::new(cargo_bin("normstream"));
+        slow.arg("score").arg(&input).arg("--to").arg(&table).args(["--format", format]).stderr(Stdio::piped());
+        let slow = slow.env("FAILPOINTS", "run-scored=sleep(6000)").spawn().unwrap();
+        let is_scored = || {
+            let runs = fs::read_dir(table.join("_normstream/runs")).ok()?;
+            runs.flatten().find(|run| run.path().join("1/00000.json").exists())
+        };
+        while is_scored().is_none() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        runs(&["clean", "--older-than", "0s"], &table).assert().success().stdout(contains(": removed"));
+        let output = slow.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(75), "{format}: {said}");
+        assert!(said.contains("is being removed by `normstream runs clean`"), "{format}: {said}");
+        assert!(snapshot(&table).is_none(), "{format}");
+        score_file_into(&input, &table, format).assert().success();
+        assert_eq!(rows(&table).num_rows(), 50, "{format}");
+    }
+}
+
+#[test]
+fn a_clean_that_was_stopped_can_be_finished_however_often_the_run_is_tried_in_between() {
+    let folder = tempdir().unwrap();
+    let (table, input) = (folder.path().join("table"), fifty_sessions(folder.path()));
+    let refused = || {
+        let refusal = contains("is being removed by `normstream runs clean`");
+        score_file_into(&input, &table, "delta").assert().code(75).stderr(refusal);
+    };
+    score_file_into(&input, &table, "delta").env("FAILPOINTS", "run-scored=return").assert().failure();
+    let run = only_run(&table);
+    let before = fs::read(run.join("active.json")).unwrap();
+    fs::write(run.join("abandoned.json"), "{}").unwrap();
+    refused();
+    assert_eq!(fs::read(run.join("active.json")).unwrap(), before, "nobody works on the run");
+    runs(&["clean", "--older-than", "0s"], &table)
+        .assert()
+        .success()
+        .stdout(contains("1 files").and(contains(": removed")));
+
+    // Stopped right before its end it leaves the mark alone, which is no work of anybody, however new it is.
+    fs::create_dir_all(&run).unwrap();
+    fs::write(run.join("abandoned.json"), "{}").unwrap();
+    refused();
+    assert_eq!(walk(&run), [run.join("abandoned.json").display().to_string()]);
+    runs(&["clean"], &table).assert().success().stdout(contains("0 files").and(contains(": removed")));
+    score_file_into(&input, &table, "delta").assert().success();
+    assert_eq!(rows(&table).num_rows(), 50);
 }
 
 fn walk(folder: &Path) -> Vec<String> {

@@ -1,7 +1,11 @@
 //! What a run into a table does, says and leaves.
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use assert_cmd::cargo::cargo_bin;
 use predicates::prelude::*;
 use predicates::str::contains;
 use tempfile::tempdir;
@@ -210,6 +214,90 @@ fn sessions_that_are_scored_again_take_the_place_of_themselves_and_others_stay()
         replace().args(["--reprocess", "completed"]).assert().success();
         assert_eq!(rows(&table).num_rows(), 450, "{format}");
     }
+}
+
+#[test]
+fn a_run_whose_sessions_were_replaced_in_part_is_not_appended_again() {
+    for format in FORMATS {
+        let folder = tempdir().unwrap();
+        let table = folder.path().join("table");
+        let (first, corrected) = (generated(folder.path(), 1, 300, "0"), generated(folder.path(), 201, 200, "0"));
+        score_file_into(&first, &table, format).assert().success();
+        let replace = |input: &Path, more: &[&str]| {
+            let mut command = score_file_into(input, &table, format);
+            command.args(["--mode", "replace-sessions"]).args(more).assert().success();
+        };
+        replace(&corrected, &[]);
+        let refusal = contains("has put its results in the place of some of this run's")
+            .and(contains("give --mode replace-sessions"))
+            .and(contains("nothing was committed"));
+        score_file_into(&first, &table, format).args(["--reprocess", "completed"]).assert().code(2).stderr(refusal);
+        assert_eq!(ids(&table), (1..=400).collect::<Vec<_>>(), "{format}");
+        // As it says.
+        replace(&first, &[]);
+        replace(&corrected, &["--reprocess", "completed"]);
+        assert_eq!(ids(&table), (1..=400).collect::<Vec<_>>(), "{format}");
+    }
+}
+
+#[test]
+fn parts_that_an_overwrite_has_dropped_are_scored_again_with_those_that_have_failures() {
+    for format in FORMATS {
+        let folder = tempdir().unwrap();
+        let table = folder.path().join("table");
+        let (good, bad) = (generated(folder.path(), 1, 100, "0"), generated(folder.path(), 1_001, 100, "0.2"));
+        let other = generated(folder.path(), 9_001, 50, "0");
+        let overwrite = || {
+            let mut command = score_file_into(&other, &table, format);
+            command.args(["--mode", "overwrite", "--reprocess", "completed"]).assert().success();
+        };
+        let score = |reprocess: &str| {
+            let mut command = Command::new(cargo_bin("normstream"));
+            command.arg("score").args([&good, &bad]).arg("--to").arg(&table).args(["--format", format]);
+            command.args(["--reprocess", reprocess]).stderr(Stdio::piped());
+            command
+        };
+        let all: Vec<i64> = (1..=100).chain(1_001..=1_100).chain(9_001..=9_050).collect();
+        assert!(score("none").output().unwrap().status.success(), "{format}");
+        overwrite();
+        assert_eq!(ids(&table), (9_001..=9_050).collect::<Vec<_>>(), "{format}");
+        assert!(score("failed").output().unwrap().status.success(), "{format}");
+        assert_eq!(ids(&table), all, "{format}");
+
+        // Dropped between the scoring and the commit.
+        let slow = score("failed").env("FAILPOINTS", "run-scored=sleep(6000)").spawn().unwrap();
+        let is_scored = || {
+            let mut runs = fs::read_dir(table.join("_normstream/runs")).unwrap().flatten();
+            runs.any(|run| run.path().join("3/00001.json").exists())
+        };
+        while !is_scored() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        overwrite();
+        let output = slow.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(75), "{format}: {said}");
+        assert!(said.contains("have moved or gone"), "{format}: {said}");
+        assert_eq!(ids(&table), (9_001..=9_050).collect::<Vec<_>>(), "{format}");
+        assert!(score("failed").output().unwrap().status.success(), "{format}");
+        assert_eq!(ids(&table), all, "{format}");
+    }
+}
+
+/// A file of sessions with ids from a first one on, a fraction of which cannot be scored.
+fn generated(folder: &Path, first: u64, rows: u64, bad_fraction: &str) -> PathBuf {
+    let file = folder.join(format!("{first}.parquet"));
+    let (first, rows) = (first.to_string(), rows.to_string());
+    let words = ["generate", "sessions", "--first-session-id", &first, "--rows", &rows, "--bad-fraction", bad_fraction];
+    normstream().args(words).arg("--to").arg(&file).assert().success();
+    file
+}
+
+/// The session ids of a table, in order.
+fn ids(table: &Path) -> Vec<i64> {
+    let mut ids: Vec<i64> = integers(&rows(table), "session_id").into_iter().flatten().collect();
+    ids.sort_unstable();
+    ids
 }
 
 #[test]
