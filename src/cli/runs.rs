@@ -285,7 +285,16 @@ async fn clean_table(table: &Table, age: Duration, dry_run: bool) -> Result<(), 
             leftover.last_worked_at.format("%Y-%m-%d %H:%M:%S UTC"),
         ));
     }
-    if leftovers.is_empty() {
+    for file in clean::temporary_files(table, age).await? {
+        if !dry_run {
+            clean::remove_temporary(table, &file).await?;
+        }
+        let (size, written) = (HumanBytes(file.size), file.last_modified.format("%Y-%m-%d %H:%M:%S UTC"));
+        let what = if dry_run { "would be removed" } else { "removed" };
+        let name = table.root().at(file.location);
+        text.push_str(&format!("{name}: {size}, last written to {written}: {what}\n"));
+    }
+    if text.is_empty() {
         text.push_str("nothing to remove\n");
     }
     print(&text)

@@ -2,7 +2,8 @@
 //!
 //! Only what surely no commit names is removed: files and bookkeeping of a run whose name the table's log does not have, at
 //! which nobody has worked for a long time. Files that were in the table once are not ours to remove: older versions name them
-//! (`VACUUM` of a Delta reader takes those). Whatever is not understood stays.
+//! (`VACUUM` of a Delta reader takes those). So are temporary files to which nobody has written for as long. Whatever is not understood
+//! stays.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use object_store::ObjectMeta;
 use crate::run::journal::{Journal, known_runs};
 use crate::run::revision::run_of;
 use crate::run::{RunError, RunId};
-use crate::storage::{Location, StorageError};
+use crate::storage::{Location, StorageError, is_temporary};
 use crate::table::{STAGED, Table};
 
 /// What a run that was not finished has left.
@@ -77,6 +78,20 @@ pub async fn remove(table: &Table, leftover: &Leftover, age: Duration) -> Result
     Ok(true)
 }
 
+/// Temporary files of processes that were killed, in the folders of a table where new files are put; those that nobody has written to
+/// for `age`.
+pub async fn temporary_files(table: &Table, age: Duration) -> Result<Vec<ObjectMeta>, RunError> {
+    let mut objects = data_folders(table).await?;
+    objects
+        .retain(|object| object.location.filename().is_some_and(is_temporary) && is_older(object.last_modified, age));
+    Ok(objects)
+}
+
+/// Removes a temporary file.
+pub async fn remove_temporary(table: &Table, file: &ObjectMeta) -> Result<(), RunError> {
+    delete(&table.root().at(file.location.clone())).await
+}
+
 async fn delete(at: &Location) -> Result<(), RunError> {
     match at.delete().await {
         Ok(()) | Err(StorageError::NotFound { .. }) => Ok(()),
@@ -97,17 +112,23 @@ async fn last_change(at: &Location) -> Result<Option<DateTime<Utc>>, RunError> {
     }
 }
 
-/// Data files by the run that their names tell, wherever new files are put.
-async fn files_by_run(table: &Table) -> Result<BTreeMap<String, Vec<ObjectMeta>>, RunError> {
-    let mut files: BTreeMap<String, Vec<ObjectMeta>> = BTreeMap::new();
+/// What lies in the folders where new files are put.
+async fn data_folders(table: &Table) -> Result<Vec<ObjectMeta>, RunError> {
+    let mut objects = Vec::new();
     for folder in [table.root().clone(), table.root().child(STAGED)] {
         let listed = folder.store.list_with_delimiter(Some(&folder.path)).await;
-        let listed = listed.map_err(|error| StorageError::of_store(folder.to_string(), "list it", error))?;
-        for object in listed.objects {
-            let run = object.location.filename().and_then(run_of).map(str::to_owned);
-            if let Some(run) = run {
-                files.entry(run).or_default().push(object);
-            }
+        objects.extend(listed.map_err(|error| StorageError::of_store(folder.to_string(), "list it", error))?.objects);
+    }
+    Ok(objects)
+}
+
+/// Data files by the run that their names tell.
+async fn files_by_run(table: &Table) -> Result<BTreeMap<String, Vec<ObjectMeta>>, RunError> {
+    let mut files: BTreeMap<String, Vec<ObjectMeta>> = BTreeMap::new();
+    for object in data_folders(table).await? {
+        let run = object.location.filename().and_then(run_of).map(str::to_owned);
+        if let Some(run) = run {
+            files.entry(run).or_default().push(object);
         }
     }
     Ok(files)

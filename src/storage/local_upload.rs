@@ -18,6 +18,14 @@ const BUFFER: usize = 256 * 1024;
 /// Bytes that may be written before the disk is told to take them.
 const WRITE_BACK: usize = 4 << 20;
 
+/// How temporary names begin and end.
+const TEMPORARY: (&str, &str) = (".normstream-", ".part");
+
+/// Whether a file has a temporary name of ours: a process that is killed leaves it behind.
+pub(crate) fn is_temporary(name: &str) -> bool {
+    name.starts_with(TEMPORARY.0) && name.ends_with(TEMPORARY.1)
+}
+
 /// A file that has only a temporary name yet. Dropping it removes it.
 pub(crate) struct LocalUpload {
     file: BufWriter<NamedTempFile>,
@@ -45,7 +53,7 @@ impl LocalUpload {
             let folder = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
             create_folders(folder)?;
             let mut builder = tempfile::Builder::new();
-            builder.prefix(".normstream-").suffix(".part");
+            builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1);
             #[cfg(unix)]
             {
                 use std::os::unix::fs::PermissionsExt;

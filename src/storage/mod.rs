@@ -39,6 +39,7 @@ pub(crate) use ahead::Ahead;
 pub use creation::Creation;
 pub use error::{Result, StorageError};
 pub use http::HttpFailure;
+pub(crate) use local_upload::is_temporary;
 pub use location::Location;
 pub use metric::{Kind as MetricKind, METRICS, describe_metrics};
 pub(crate) use object_reader::ObjectReader;

@@ -84,6 +84,28 @@ fn only_what_unfinished_runs_left_long_ago_is_cleaned() {
     }
 }
 
+#[test]
+fn a_temporary_file_of_a_process_that_was_killed_is_cleaned_once_it_is_old() {
+    for format in FORMATS {
+        let folder = tempdir().unwrap();
+        let table = folder.path().join("table");
+        score_into(&table, format).assert().success();
+        let before = file_bytes(&table);
+        let left = table.join(".normstream-aBcD12.part");
+        fs::write(&left, "half of a row group").unwrap();
+        fs::write(table.join("notes.part"), "somebody's").unwrap();
+        runs(&["clean"], &table).assert().success().stdout("nothing to remove\n");
+        let named = contains(".normstream-aBcD12.part: 19 B, last written to");
+        let dry = runs(&["clean", "--older-than", "0s", "--dry-run"], &table).assert().success();
+        dry.stdout(named.clone().and(contains("would be removed")));
+        assert!(left.exists(), "{format}");
+        runs(&["clean", "--older-than", "0s"], &table).assert().success().stdout(named.and(contains(": removed")));
+        assert!(!left.exists() && table.join("notes.part").exists(), "{format}");
+        fs::remove_file(table.join("notes.part")).unwrap();
+        assert!(file_bytes(&table) == before, "{format}");
+    }
+}
+
 /// A file of 50 sessions.
 fn fifty_sessions(folder: &Path) -> PathBuf {
     let input = folder.join("fifty.parquet");
