@@ -452,7 +452,8 @@ impl Config {
         self.figment.find_metadata(key).map_or_else(|| "default".to_owned(), origin_of)
     }
 
-    /// Each setting with its value and where it came from. Values of `[storage.…]` are masked.
+    /// Each setting with its value and where it came from. Values of `[storage.…]`, passwords of targets and what webhooks have
+    /// behind their host are masked.
     pub fn shown(&self) -> Vec<(String, String, String)> {
         let Ok(Value::Dict(_, values)) = Value::serialize(&self.settings) else { return Vec::new() };
         let mut shown = Vec::new();
@@ -463,11 +464,8 @@ impl Config {
                     for (store, keys) in stores {
                         let Value::Dict(_, keys) = keys else { continue };
                         for secret in keys.into_keys() {
-                            shown.push((
-                                format!("storage.\"{store}\".{secret}"),
-                                "********".to_owned(),
-                                origin.clone(),
-                            ));
+                            let key = format!("storage.\"{store}\".{secret}");
+                            shown.push((key, exports::MASK.to_owned(), origin.clone()));
                         }
                     }
                 }
@@ -475,7 +473,7 @@ impl Config {
                     for (name, keys) in sections {
                         let Value::Dict(_, keys) = keys else { continue };
                         for (inner, value) in keys {
-                            let text = if inner == "url" { exports::masked(&text_of(&value)) } else { text_of(&value) };
+                            let text = exports::shown(&inner, text_of(&value));
                             shown.push((format!("{key}.{name}.{inner}"), text, origin.clone()));
                         }
                     }

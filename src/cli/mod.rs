@@ -28,6 +28,7 @@ use crate::config::{Config, Flags};
 use crate::engine::with_causes;
 use crate::error::Error;
 use crate::run::Hold;
+use crate::storage::Upload;
 use crate::telemetry;
 
 /// Re-score psychometric assessment sessions in bulk.
@@ -129,6 +130,7 @@ fn run(args: Args) -> Result<(), Error> {
             // The shell has its own use for Ctrl-C, and what it has stopped must not keep it from ending.
             let runtime = runtime(threads)?;
             let result = sql::shell(*args, config, &runtime);
+            wait_for_aborts(&runtime);
             runtime.shutdown_background();
             result
         }
@@ -170,6 +172,8 @@ const SPARE_WORKERS: usize = 2;
 const LAST_WRITE: Duration = Duration::from_secs(1);
 /// How long it waits for a commit that has begun.
 const LAST_COMMIT: Duration = Duration::from_secs(8);
+/// How long the end of a command waits for stores to remove the parts of objects that were given up.
+const LAST_ABORT: Duration = Duration::from_secs(5);
 
 /// A runtime with so many workers.
 fn runtime(threads: usize) -> Result<Runtime, Error> {
@@ -203,6 +207,7 @@ fn block_on_held(threads: usize, hold: Hold, command: impl Future<Output = Resul
 fn block_on_to_the_end(threads: usize, command: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
     let runtime = runtime(threads)?;
     let result = runtime.block_on(command);
+    wait_for_aborts(&runtime);
     match result {
         // A write to disk that was under way takes its unfinished file with it, but only when it has ended.
         Err(Error::Interrupted { .. }) => runtime.shutdown_timeout(LAST_WRITE),
@@ -210,4 +215,12 @@ fn block_on_to_the_end(threads: usize, command: impl Future<Output = Result<(), 
         _ => runtime.shutdown_background(),
     }
     result
+}
+
+/// Waits a while until no store has parts of an object that was given up: nobody would remove them after that.
+fn wait_for_aborts(runtime: &Runtime) {
+    let aborts = async { tokio::time::timeout(LAST_ABORT, Upload::all_ended()).await };
+    if runtime.block_on(aborts).is_err() {
+        tracing::warn!("parts of objects that were given up are left to their stores' lifecycle rules");
+    }
 }

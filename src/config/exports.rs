@@ -1,7 +1,8 @@
 //! `[targets.NAME]` and `[exports.NAME]`: from what is written to what [`export`](crate::export) takes.
 //!
-//! `${NAME}` in a value is the environment's. It is looked up when an export is made ready and not before, so that other
-//! commands do without; what is shown is the text with `${NAME}` in it.
+//! `${NAME}` in the URL of a target or of a webhook, or in the place of a whole hook, is the environment's. It is looked up when
+//! an export is made ready and not before, so that other commands do without; what is shown is the text with `${NAME}` in it, and of a
+//! webhook the host. In a command it is the shell's, which has the same environment.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,6 +13,9 @@ use crate::config::{Config, ConfigError};
 use crate::engine::FileFormat;
 use crate::export::schedule::Schedule;
 use crate::export::{CatchUp, ExportJob, Hook, Incremental, Mode, Overlap, TargetFormat, TargetOptions};
+
+/// What is shown of a secret.
+pub(super) const MASK: &str = "********";
 
 /// A place that exports go to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,9 +133,13 @@ impl Config {
             (_, false) => return Err(refused("key", "a key is for the mode upsert".to_owned())),
         };
         let schedule = settings.schedule.as_deref().map(|schedule| Schedule::new(schedule, &settings.timezone));
-        let hook = |key: &str, hook: &Option<String>| {
-            let text = hook.as_ref().map(|text| resolve(text, &format!("exports.{name}.{key}")));
-            Ok::<_, ConfigError>(text.transpose()?.map(Hook::new))
+        let hook = |key: &str, hook: &Option<String>| match hook.clone().map(Hook::new) {
+            // A value that is put into a command would be read as a part of it.
+            Some(Hook::Command(command)) if !is_reference(&command) => Ok(Some(Hook::Command(command))),
+            Some(Hook::Command(text) | Hook::Webhook(text)) => {
+                resolve(&text, &format!("exports.{name}.{key}")).map(Hook::new).map(Some)
+            }
+            None => Ok(None),
         };
         Ok(ExportJob {
             name: name.to_owned(),
@@ -232,17 +240,56 @@ fn nearest<T>(name: &str, known: &BTreeMap<String, T>) -> String {
     }
 }
 
-/// A URL with its password masked. A password from the environment is not in it.
-pub(super) fn masked(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
-    let Some((user, host)) = authority.rsplit_once('@') else { return url.to_owned() };
-    match user.split_once(':') {
-        Some((user, password)) if !(password.starts_with("${") && password.ends_with('}')) => {
-            format!("{scheme}://{user}:********@{host}{}", &rest[authority.len()..])
-        }
-        _ => url.to_owned(),
+/// A setting as it may be shown.
+pub(super) fn shown(key: &str, text: String) -> String {
+    match key {
+        "url" => masked(&text),
+        "on_success" | "on_failure" => match Hook::new(text) {
+            Hook::Webhook(url) => host_of(&url),
+            Hook::Command(command) => command,
+        },
+        _ => text,
     }
+}
+
+/// A URL with its password masked, wherever that stands. A password from the environment is not in it.
+fn masked(url: &str) -> String {
+    let Some((scheme, authority, rest)) = split(url) else { return url.to_owned() };
+    let login = authority.rsplit_once('@').and_then(|(login, host)| Some((login.split_once(':')?, host)));
+    let authority = match login {
+        Some(((user, password), host)) => format!("{user}:{}@{host}", hidden(password)),
+        None => authority.to_owned(),
+    };
+    let Some((path, query)) = rest.split_once('?') else { return format!("{scheme}://{authority}{rest}") };
+    let parameters = query.split('&').map(|parameter| match parameter.split_once('=') {
+        Some(("password", password)) => format!("password={}", hidden(password)),
+        _ => parameter.to_owned(),
+    });
+    format!("{scheme}://{authority}{path}?{}", parameters.collect::<Vec<_>>().join("&"))
+}
+
+/// A webhook up to its host: anything behind that may be its token.
+fn host_of(url: &str) -> String {
+    let Some((scheme, authority, _)) = split(url) else { return MASK.to_owned() };
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}/{MASK}")
+}
+
+/// The scheme of a URL, its authority, and what follows.
+fn split(url: &str) -> Option<(&str, &str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    Some((scheme, authority, rest))
+}
+
+fn hidden(password: &str) -> &str {
+    if is_reference(password) { password } else { MASK }
+}
+
+/// Whether a text is one `${NAME}` and nothing else.
+fn is_reference(text: &str) -> bool {
+    let variable = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    variable.is_some_and(|name| !name.contains('}'))
 }
 
 #[cfg(test)]
@@ -251,14 +298,14 @@ mod tests {
     use super::*;
     use crate::config::Flags;
 
-    fn config(text: &str) -> Result<Config, ConfigError> {
+    /// The only export of a configuration, ready to run.
+    fn config(text: &str) -> Result<ExportJob, ConfigError> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("normstream.toml");
         std::fs::write(&file, text).unwrap();
         std::fs::write(folder.path().join("scores.sql"), "SELECT 1 AS one").unwrap();
         let config = Config::load(Some(&file), Flags::default())?;
-        config.exports(&[])?;
-        Ok(config)
+        Ok(config.exports(&[])?.remove(0))
     }
 
     const PLAIN: &str =
@@ -311,6 +358,33 @@ mod tests {
     fn a_password_is_masked_and_a_reference_to_one_is_not() {
         assert_eq!(masked("postgres://u:p@h/d"), "postgres://u:********@h/d");
         assert_eq!(masked("postgres://u:${PGPASSWORD}@h/d"), "postgres://u:${PGPASSWORD}@h/d");
+        assert_eq!(masked("postgres://u:${A}canary${B}@h/d"), "postgres://u:********@h/d");
+        assert_eq!(masked("postgres://h?user=u&password=p%40"), "postgres://h?user=u&password=********");
+        assert_eq!(
+            masked("postgres://u:p@h/d?password=${PGPASSWORD}&sslmode=require"),
+            "postgres://u:********@h/d?password=${PGPASSWORD}&sslmode=require"
+        );
         assert_eq!(masked("s3://bucket/x"), "s3://bucket/x");
+    }
+
+    #[test]
+    fn of_a_webhook_its_host_is_shown_and_of_a_command_all() {
+        let shown = |text: &str| shown("on_failure", text.to_owned());
+        assert_eq!(shown("https://hooks.example.com/services/canary"), "https://hooks.example.com/********");
+        assert_eq!(shown("https://u:canary@hooks.example.com?token=canary"), "https://hooks.example.com/********");
+        assert_eq!(shown("mail -s \"$WHAT\" a@b"), "mail -s \"$WHAT\" a@b");
+    }
+
+    #[test]
+    fn a_variable_in_a_webhook_is_encoded_and_one_in_a_command_is_left_to_the_shell() {
+        let path = std::env::var("PATH").unwrap();
+        let hooks = "on_success = \"https://h/${PATH}\"\non_failure = \"notify https://h/${PATH} ${NO_SUCH_SECRET}\"\n";
+        let job = config(&format!("{PLAIN}{hooks}")).unwrap();
+        let Some(Hook::Webhook(url)) = &job.on_success else { panic!("{:?}", job.on_success) };
+        assert!(!url["https://h/".len()..].contains('/') && path.contains('/'), "{url}");
+        let command = "notify https://h/${PATH} ${NO_SUCH_SECRET}";
+        assert_eq!(job.on_failure, Some(Hook::Command(command.to_owned())));
+        let whole = config(&format!("{PLAIN}on_failure = \"${{PATH}}\"\n")).unwrap();
+        assert_eq!(whole.on_failure, Some(Hook::Command(path)));
     }
 }

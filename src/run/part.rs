@@ -22,7 +22,7 @@ use crate::run::profile::sum_of;
 use crate::run::report::Progress;
 use crate::run::steps::Steps;
 use crate::run::{RunError, ScoreJob};
-use crate::storage::{Location, StorageError, Upload};
+use crate::storage::{Location, StorageError, Upload, is_same};
 use crate::table::{DataFile, Table, TableError, statistics, table_schema, table_type};
 
 /// The columns of a table's files, and what brings a plan's rows into their types.
@@ -132,7 +132,11 @@ impl PartJob {
     async fn check_unchanged(&self) -> Result<(), RunError> {
         let Source::File(found) = &self.part.file.source else { return Ok(()) };
         let now = found.location.head().await?;
-        if (now.size, &now.e_tag) == (found.meta.size, &found.meta.e_tag) {
+        let is_same_version = match (&found.meta.e_tag, &now.e_tag) {
+            (Some(planned), Some(now)) => is_same(planned, now),
+            (planned, now) => planned == now,
+        };
+        if is_same_version && now.size == found.meta.size {
             return Ok(());
         }
         let (expected, found_now) = (found.meta.e_tag.clone(), now.e_tag);

@@ -35,7 +35,7 @@ mod target;
 mod tls;
 mod upload;
 
-pub(crate) use ahead::Ahead;
+pub(crate) use ahead::{Ahead, is_same};
 pub use creation::Creation;
 pub use error::{Result, StorageError};
 pub use http::HttpFailure;

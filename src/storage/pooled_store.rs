@@ -117,14 +117,17 @@ impl PooledStore {
         Ok(permit)
     }
 
-    /// A listing whose errors name its prefix.
+    /// A listing whose errors name its prefix, and whose ETags are those of the objects.
     fn named_pages(
         &self,
         prefix: Option<&Path>,
         pages: BoxStream<'static, Result<ObjectMeta>>,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        let target = self.target(prefix);
-        pages.map_err(move |error| StorageError::named(&target, Operation::List.verb(), error)).boxed()
+        let (target, scheme) = (self.target(prefix), self.scheme);
+        pages
+            .map_ok(move |object| listed(scheme, object))
+            .map_err(move |error| StorageError::named(&target, Operation::List.verb(), error))
+            .boxed()
     }
 
     /// Objects a single request can remove.
@@ -152,6 +155,14 @@ impl PooledStore {
         version.check(self.pool.name(), &result.meta)?;
         result.bytes().await
     }
+}
+
+/// An entry of a listing, with the ETag that an answer about the object has: listings of Azure leave the quotes out.
+fn listed(scheme: Scheme, mut object: ObjectMeta) -> ObjectMeta {
+    if scheme == Scheme::Azure {
+        object.e_tag = object.e_tag.map(|tag| if tag.contains('"') { tag } else { format!("\"{tag}\"") });
+    }
+    object
 }
 
 /// The ETag of the first of several answers about one object.
@@ -261,7 +272,9 @@ impl ObjectStore for PooledStore {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let list = self.inner.list_with_delimiter(prefix);
-        Ok(self.with_permit(Operation::List, prefix, list).await?.0)
+        let (mut found, _permit) = self.with_permit(Operation::List, prefix, list).await?;
+        found.objects = found.objects.into_iter().map(|object| listed(self.scheme, object)).collect();
+        Ok(found)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {

@@ -2,19 +2,26 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use object_store::{MultipartUpload, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::storage::local_upload::LocalUpload;
 use crate::storage::{Location, Result, Scheme, StorageError, UploadOptions};
 
+/// The multipart uploads of this process that are neither completed nor aborted. Of the process, as an upload may be dropped by
+/// whoever is stopped last, when nobody has its storage any more.
+static UNFINISHED: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
+
 /// An object being written; see [`Storage::upload`](crate::storage::Storage::upload).
 ///
 /// Dropped without [`Upload::commit`] it leaves nothing visible: the temporary file is removed, or the multipart upload
-/// is aborted in the background. After a failed or cancelled [`Upload::write`] it can only be aborted or dropped.
+/// is aborted in the background; [`Upload::all_ended`] waits for that. After a failed or cancelled [`Upload::write`] it can only
+/// be aborted or dropped.
 pub struct Upload {
     at: Location,
     size: u64,
@@ -116,6 +123,13 @@ impl Upload {
         }
     }
 
+    /// Waits until no upload of this process has parts in a store that are not an object. Whoever ends the runtime waits for this
+    /// first, and not for ever: what is not aborted then stays in its bucket.
+    pub async fn all_ended() {
+        // The sender is never dropped.
+        let _ = UNFINISHED.subscribe().wait_for(|unfinished| *unfinished == 0).await;
+    }
+
     fn broken(&self) -> StorageError {
         StorageError::UploadBroken { target: self.at.to_string() }
     }
@@ -134,8 +148,11 @@ struct RemoteUpload {
     buffer: VecDeque<Bytes>,
     buffered: usize,
     in_flight: JoinSet<object_store::Result<()>>,
-    multipart: Option<Box<dyn MultipartUpload>>,
+    multipart: Option<Multipart>,
 }
+
+/// Parts in a store that are not an object yet; counted in [`UNFINISHED`] as long as it lives.
+struct Multipart(Box<dyn MultipartUpload>);
 
 impl RemoteUpload {
     fn new(overwrite: bool, options: UploadOptions) -> Self {
@@ -170,7 +187,7 @@ impl RemoteUpload {
             return Err(StorageError::UploadBroken { target: at.to_string() });
         };
         // Completing is repeated when an answer is lost, and the second answer may be that there is nothing to complete.
-        let written = multipart.complete().await.map_err(|error| match at.error("finish it", error) {
+        let written = multipart.0.complete().await.map_err(|error| match at.error("finish it", error) {
             surely_not @ (StorageError::Denied { .. } | StorageError::PoolTimeout { .. }) => surely_not,
             error => unknown(at, error),
         })?;
@@ -189,10 +206,10 @@ impl RemoteUpload {
             Some(multipart) => multipart,
             none => {
                 let started = at.store.put_multipart_opts(&at.path, PutMultipartOptions::default()).await;
-                none.insert(started.map_err(|error| at.error("start writing it", error))?)
+                none.insert(Multipart::new(started.map_err(|error| at.error("start writing it", error))?))
             }
         };
-        self.in_flight.spawn(multipart.put_part(part));
+        self.in_flight.spawn(multipart.0.put_part(part));
         Ok(())
     }
 
@@ -212,21 +229,28 @@ impl RemoteUpload {
         chunks.into_iter().collect()
     }
 
-    /// Stops the parts on their way, and has the store forget those that arrived.
+    /// Stops the parts on their way, and has the store forget those that arrived. Cancelled, it is done again by the drop.
     async fn abort(&mut self, at: &Location) {
         self.in_flight.shutdown().await;
-        if let Some(multipart) = self.multipart.take() {
-            forget(multipart, at.to_string()).await;
+        if let Some(multipart) = &mut self.multipart {
+            multipart.abort(&at.to_string()).await;
         }
+        self.multipart = None;
     }
 }
 
 impl Drop for RemoteUpload {
     fn drop(&mut self) {
         self.in_flight.abort_all();
-        let Some(multipart) = self.multipart.take() else { return };
+        let Some(mut multipart) = self.multipart.take() else { return };
+        let mut in_flight = std::mem::take(&mut self.in_flight);
+        let abort = async move {
+            // A part that arrives after the abort may stay.
+            in_flight.shutdown().await;
+            multipart.abort("a dropped upload").await;
+        };
         match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(forget(multipart, "a dropped upload".to_owned()))),
+            Ok(runtime) => drop(runtime.spawn(abort)),
             Err(_) => tracing::warn!(
                 "a multipart upload was dropped outside the runtime and is left to the store's lifecycle rule"
             ),
@@ -234,14 +258,27 @@ impl Drop for RemoteUpload {
     }
 }
 
-fn unknown(at: &Location, error: StorageError) -> StorageError {
-    StorageError::OutcomeUnknown { target: at.to_string(), reason: error.to_string() }
+impl Multipart {
+    fn new(upload: Box<dyn MultipartUpload>) -> Self {
+        UNFINISHED.send_modify(|unfinished| *unfinished += 1);
+        Self(upload)
+    }
+
+    async fn abort(&mut self, target: &str) {
+        if let Err(error) = self.0.abort().await {
+            tracing::warn!(%target, %error, "a multipart upload could not be aborted and is left to the store's lifecycle rule");
+        }
+    }
 }
 
-async fn forget(mut multipart: Box<dyn MultipartUpload>, target: String) {
-    if let Err(error) = multipart.abort().await {
-        tracing::warn!(%target, %error, "a multipart upload could not be aborted and is left to the store's lifecycle rule");
+impl Drop for Multipart {
+    fn drop(&mut self) {
+        UNFINISHED.send_modify(|unfinished| *unfinished -= 1);
     }
+}
+
+fn unknown(at: &Location, error: StorageError) -> StorageError {
+    StorageError::OutcomeUnknown { target: at.to_string(), reason: error.to_string() }
 }
 
 fn sent(at: &Location, part: Result<object_store::Result<()>, tokio::task::JoinError>) -> Result<()> {
@@ -254,7 +291,16 @@ fn sent(at: &Location, part: Result<object_store::Result<()>, tokio::task::JoinE
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::future::pending;
     use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use object_store::UploadPart;
+    use tokio::runtime::Builder;
+    use tokio::time::{sleep, timeout};
 
     use super::*;
     use crate::storage::{Storage, StorageOptions};
@@ -343,6 +389,47 @@ mod tests {
             assert_eq!(upload.commit().await.unwrap().size, length as u64);
             assert!(at.read().await.unwrap() == content[..length], "{length} bytes");
         }
+    }
+
+    /// A multipart upload that takes a while to be aborted, and then says that it was.
+    #[derive(Debug)]
+    struct SlowAbort(Arc<AtomicBool>);
+
+    #[async_trait]
+    impl MultipartUpload for SlowAbort {
+        fn put_part(&mut self, _: PutPayload) -> UploadPart {
+            Box::pin(pending())
+        }
+
+        async fn complete(&mut self) -> object_store::Result<PutResult> {
+            pending().await
+        }
+
+        async fn abort(&mut self) -> object_store::Result<()> {
+            sleep(Duration::from_millis(50)).await;
+            self.0.store(true, SeqCst);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_upload_of_a_worker_that_is_stopped_is_aborted_before_all_have_ended() {
+        let aborted = Arc::new(AtomicBool::new(false));
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        runtime.block_on(async {
+            let mut multipart = Multipart::new(Box::new(SlowAbort(Arc::clone(&aborted))));
+            let mut upload = RemoteUpload::new(true, UploadOptions::default());
+            upload.in_flight.spawn(multipart.0.put_part(PutPayload::default()));
+            upload.multipart = Some(multipart);
+            let mut workers = JoinSet::new();
+            workers.spawn(async move {
+                let _upload = upload;
+                pending::<()>().await;
+            });
+        });
+        runtime.block_on(async { timeout(Duration::from_secs(30), Upload::all_ended()).await }).unwrap();
+        runtime.shutdown_background();
+        assert!(aborted.load(SeqCst));
     }
 
     #[tokio::test]

@@ -292,6 +292,21 @@ async fn two_tasks_that_use_two_stores_crosswise_both_end() {
 }
 
 #[tokio::test]
+async fn an_azure_listing_has_the_quotes_of_e_tags_that_the_service_leaves_out_and_other_listings_are_as_they_come() {
+    let fake = Fake::default();
+    fake.inner.put(&"a".into(), Bytes::from_static(CONTENT).into()).await.unwrap();
+    let tag = fake.inner.head(&"a".into()).await.unwrap().e_tag.unwrap();
+    for (scheme, expected) in [(Scheme::Azure, format!("\"{tag}\"")), (Scheme::S3, tag)] {
+        let pool = Pool::new("memory://", PoolOptions::default());
+        let store = PooledStore::new(Arc::new(fake.clone()), scheme, pool, RetryOptions::default(), None);
+        let listed = store.list(None).try_next().await.unwrap().unwrap();
+        assert_eq!(listed.e_tag.as_ref(), Some(&expected), "{scheme:?}");
+        let beside = store.list_with_delimiter(None).await.unwrap().objects;
+        assert_eq!(beside[0].e_tag.as_ref(), Some(&expected), "{scheme:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_listing_leaves_the_only_permit_to_those_who_read_or_delete_what_it_lists() {
     let fake = Fake { latency: Duration::from_millis(1), ..Fake::default() };
     let store = pooled(&fake, 1).await;

@@ -119,10 +119,12 @@ fn the_status_of_others_is_shown_where_one_target_does_not_answer() {
 
 #[test]
 fn a_secret_is_not_shown() {
-    let folder = folder("postgres://u:canary@h/d", &format!("{THREE}\non_success = \"true\""));
+    let hooks = "on_success = \"true\"\non_failure = \"https://hooks.example.com/canary\"";
+    let folder = folder("postgres://u:canary@h/d?password=canary", &format!("{THREE}\n{hooks}"));
     in_folder(folder.path(), &["config", "show"])
         .success()
-        .stdout(contains("postgres://u:********@h/d"))
+        .stdout(contains("postgres://u:********@h/d?password=********"))
+        .stdout(contains("https://hooks.example.com/********"))
         .stdout(predicates::prelude::PredicateBooleanExt::not(contains("canary")));
 }
 

@@ -1,5 +1,9 @@
 //! Reading from and writing to an S3-compatible server.
 
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use assert_cmd::cargo::cargo_bin;
 use bytes::Bytes;
 use normstream::storage::{Location, Storage, StorageError, StorageOptions, UploadOptions, Written};
 
@@ -70,12 +74,36 @@ async fn an_upload_that_is_aborted_or_dropped_leaves_neither_an_object_nor_parts
                 if unfinished(&server).await == 0 {
                     break;
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
         assert_eq!(unfinished(&server).await, 0);
         assert!(!at.exists().await.unwrap());
     }
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_stopped_in_the_middle_of_an_object_leaves_no_parts() {
+    let Some(server) = S3Server::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let settings = S3Server::settings(&server.url());
+    let settings: String = settings.iter().map(|(key, value)| format!("{key} = {value:?}\n")).collect();
+    let config = format!("upload_part_size = \"5MiB\"\n[storage.\"s3://bucket\"]\n{settings}");
+    std::fs::write(folder.path().join("normstream.toml"), config).unwrap();
+    let mut program = Command::new(cargo_bin("normstream"))
+        .args(["generate", "sessions", "--rows", "1000000000", "--to", "s3://bucket/endless.csv"])
+        .current_dir(folder.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while unfinished(&server).await == 0 {
+        assert!(program.try_wait().unwrap().is_none(), "it ended before its first part");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(Command::new("kill").args(["-TERM", &program.id().to_string()]).status().unwrap().success());
+    assert_eq!(program.wait().unwrap().code(), Some(143));
+    assert_eq!(unfinished(&server).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -71,6 +71,13 @@ async fn same_as_local(local: &Local, url: &str, settings: Vec<(&str, String)>) 
     arguments.extend(named.iter().map(String::as_str));
     local.run(&arguments);
     assert!(std::fs::read(local.folder.path().join("named.parquet")).unwrap() == local.results);
+    // Files that are listed and files that are named are the same, and so is the run.
+    let table = format!("{url}/table/");
+    local.run(&["score", &sessions, "--norms", &norms, "--to", &table]);
+    let mut arguments = vec!["score", "--norms", &norms, "--to", &table];
+    arguments.extend(named.iter().map(String::as_str));
+    local.run(&arguments);
+    assert_eq!(local.run(&["runs", "list", &table, "--json"]).lines().count(), 1);
     let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
     let pool = &stats["storage"][0];
     assert_eq!(stats["storage"].as_array().unwrap().len(), 1, "one client for sessions, norms and results: {stats}");

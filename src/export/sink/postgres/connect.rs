@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_postgres::config::{Host, SslMode};
-use url::Url;
+use url::{Url, form_urlencoded};
 
 use crate::export::ExportError;
 
@@ -22,7 +22,7 @@ pub(super) enum TlsMode {
     Disable,
     /// If the server has it; its certificate is not checked.
     Prefer,
-    /// Always; its certificate is not checked.
+    /// Always; its certificate is not checked. With `sslrootcert` it is as [`TlsMode::VerifyCa`].
     Require,
     /// Always; the certificate must be signed by a known authority.
     VerifyCa,
@@ -65,22 +65,26 @@ impl PostgresOptions {
         let refused = |reason: String| ExportError::Target { target: target.to_owned(), reason };
         let mut parsed = Url::parse(url).map_err(|error| refused(format!("its URL cannot be read: {error}")))?;
         let (mut mode, mut authorities, mut kept) = (None, None, Vec::new());
-        for (key, value) in parsed.query_pairs() {
+        for pair in parsed.query().unwrap_or_default().split('&') {
+            // As everywhere in these URLs, a plus sign is no space.
+            let plain = pair.replace('+', "%2B");
+            let Some((key, value)) = form_urlencoded::parse(plain.as_bytes()).next() else { continue };
             match key.as_ref() {
                 "sslmode" => mode = Some(value.parse::<TlsMode>().map_err(refused)?),
                 "sslrootcert" => authorities = Some(value.into_owned()),
-                _ => kept.push((key.into_owned(), value.into_owned())),
+                _ => kept.push(pair),
             }
         }
-        parsed.set_query(None);
-        if !kept.is_empty() {
-            parsed.query_pairs_mut().extend_pairs(&kept);
-        }
+        let kept = (!kept.is_empty()).then(|| kept.join("&"));
+        parsed.set_query(kept.as_deref());
         // The URL itself is not repeated in an error: it holds the password.
         let mut config = tokio_postgres::Config::from_str(parsed.as_str())
             .map_err(|error| refused(format!("its URL cannot be used: {}", cause_of(&error))))?;
         let local = config.get_hosts().iter().all(is_local);
-        let mode = mode.unwrap_or(if local { TlsMode::Prefer } else { TlsMode::VerifyFull });
+        let mode = match mode.unwrap_or(if local { TlsMode::Prefer } else { TlsMode::VerifyFull }) {
+            TlsMode::Require if authorities.is_some() => TlsMode::VerifyCa,
+            mode => mode,
+        };
         config.ssl_mode(match mode {
             TlsMode::Disable => SslMode::Disable,
             TlsMode::Prefer => SslMode::Prefer,
@@ -241,6 +245,30 @@ mod tests {
         assert_eq!(options.config.get_connect_timeout(), Some(&std::time::Duration::from_secs(7)));
         assert_eq!(options.address, "localhost:5433");
         assert_eq!(options.config.get_application_name(), Some("normstream"));
+    }
+
+    #[test]
+    fn other_parameters_are_kept_as_they_are_written() {
+        let options =
+            parsed("postgres://u@localhost/db?options=-c%20search_path%3Ddw&sslmode=disable&user=a+b").unwrap();
+        assert_eq!(options.config.get_options(), Some("-c search_path=dw"));
+        assert_eq!(options.config.get_user(), Some("a+b"));
+    }
+
+    #[test]
+    fn a_plus_sign_in_the_name_of_a_file_of_authorities_is_one() {
+        let root =
+            parsed("postgres://u@localhost/db?sslmode=verify-ca&sslrootcert=/no+where%20here.pem").err().unwrap();
+        assert!(root.to_string().contains("sslrootcert /no+where here.pem cannot be read"), "{root}");
+    }
+
+    #[test]
+    fn an_authority_that_is_named_is_asked_where_tls_is_required() {
+        let root = parsed("postgres://u@dw.example.com/db?sslmode=require&sslrootcert=/nowhere.pem").err().unwrap();
+        assert!(root.to_string().contains("sslrootcert /nowhere.pem cannot be read"), "{root}");
+        let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/support/tls/certificate.pem");
+        let url = format!("postgres://u@dw.example.com/db?sslmode=require&sslrootcert={authority}");
+        assert_eq!(parsed(&url).unwrap().mode, TlsMode::VerifyCa);
     }
 
     #[test]
