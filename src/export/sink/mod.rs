@@ -132,7 +132,7 @@ pub trait Lease: Send {
     /// Brings rows: all of them and the ledger's entry in one commit, or nothing.
     ///
     /// Memory: a few batches. An error means that nothing was committed, save [`ExportError::Unknown`]. Dropped, it leaves
-    /// nothing visible.
+    /// nothing that the ledger names; files that readers without it may see go with the next export.
     async fn load(&mut self, load: Load) -> Result<Loaded, ExportError>;
 
     /// Sets the cursor without rows.

@@ -278,7 +278,7 @@ fn numbers(file: &Path) -> Vec<u64> {
 }
 
 /// Lets time pass for the leases in a log.
-fn end_leases(log: &Path) {
+pub fn end_leases(log: &Path) {
     for entry in fs::read_dir(log).unwrap() {
         let path = entry.unwrap().path();
         // What a process that died was writing has another name.

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use assert_cmd::cargo::cargo_bin;
 use normstream::engine::FileFormat;
-use normstream::export::{Mode, TargetFormat};
+use normstream::export::{Incremental, Mode, Outcome, Request, TargetFormat};
 
-use super::{export, job, refused};
+use super::crash::end_leases;
+use super::{at, export, exporter, job, refused};
 use crate::support::{column, integers, read_parquet};
 
 const ROWS: &str = "SELECT value AS id, CASE value % 3 WHEN 0 THEN 'DE' WHEN 1 THEN 'a/b' END AS country,
@@ -94,6 +96,107 @@ async fn partitions_are_folders_as_hive_has_them() {
     if let Some(answer) = python(pyarrow, &[&table]) {
         assert_eq!(answer, "300 45150 ['DE', 'None', 'a/b']");
     }
+}
+
+/// Rows whose 400 shards, and those of none, come in turn, the last first.
+const SHARDS: &str =
+    "SELECT value AS id, nullif(value % 401, 400) AS shard FROM generate_series(0, 20049) ORDER BY id DESC";
+
+/// The ids of every shard, each folder with one file.
+fn shards(table: &Path) -> Vec<(String, Vec<i64>)> {
+    let shard = |file: &PathBuf| {
+        let folder = file.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+        (folder, integers(&read_parquet(file), "id").into_iter().flatten().collect())
+    };
+    visible(table).iter().map(shard).collect()
+}
+
+/// Files with a dot in front are unfinished; no reader takes them.
+fn visible(folder: &Path) -> Vec<PathBuf> {
+    let is_visible = |file: &PathBuf| !file.file_name().unwrap().to_str().unwrap().starts_with('.');
+    files(folder).into_iter().filter(is_visible).collect()
+}
+
+/// What [`shards`] must give.
+fn all_shards() -> Vec<(String, Vec<i64>)> {
+    let name = |shard| match shard {
+        400 => "shard=__HIVE_DEFAULT_PARTITION__".to_owned(),
+        shard => format!("shard={shard}"),
+    };
+    let mut shards: Vec<_> =
+        (0..401).map(|shard| (name(shard), (0..50).rev().map(|row| row * 401 + shard).collect())).collect();
+    shards.sort();
+    shards
+}
+
+#[tokio::test]
+async fn each_of_hundreds_of_partitions_is_one_file_with_its_rows_in_the_order_of_the_query() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = into(folder.path(), FileFormat::Parquet, Mode::Overwrite);
+    (job.sql, job.partition_by) = (SHARDS.to_owned(), vec!["shard".to_owned()]);
+    for _ in 0..2 {
+        assert_eq!(export(&job).await.rows, 20_050);
+        assert_eq!(files(&folder.path().join("scores")).len(), 401);
+        assert_eq!(shards(&folder.path().join("scores")), all_shards());
+    }
+}
+
+#[tokio::test]
+async fn too_few_rows_in_hundreds_of_partitions_leave_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = into(folder.path(), FileFormat::Parquet, Mode::Append);
+    (job.sql, job.partition_by, job.min_rows) = (SHARDS.to_owned(), vec!["shard".to_owned()], 20_051);
+    assert!(refused(&job).await.contains("fewer than min_rows = 20051"));
+    assert_eq!(files(&folder.path().join("scores")), Vec::<PathBuf>::new());
+}
+
+#[cfg(unix)]
+#[test]
+fn hundreds_of_partitions_need_few_descriptors_and_what_a_dead_export_made_visible_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = format!(
+        "[targets.dw]\nurl = \"out\"\nformat = \"parquet\"\n[exports.nightly]\nquery = \"{SHARDS}\"\ntarget = \"dw\"\n\
+         table = \"scores\"\npartition_by = [\"shard\"]\nretries = 0\n"
+    );
+    std::fs::write(folder.path().join("normstream.toml"), settings).unwrap();
+    let run = |failpoints: &str| {
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -n 160; exec \"$0\" export run"]).arg(cargo_bin("normstream"));
+        limited.env("FAILPOINTS", failpoints).current_dir(folder.path()).output().unwrap()
+    };
+    let table = folder.path().join("out/scores");
+    assert!(!run("export::copying=return").status.success());
+    assert!(visible(&table).len() >= 64);
+    end_leases(&folder.path().join("out/_normstream/scores/nightly"));
+    let output = run("");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(shards(&table), all_shards());
+}
+
+#[tokio::test]
+async fn an_export_reads_the_newest_commit_alone_and_one_of_a_window_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = into(folder.path(), FileFormat::Parquet, Mode::Append);
+    job.sql = "SELECT 1 AS id, :from AS since, :to AS until".to_owned();
+    job.incremental = Incremental::Column("until".to_owned());
+    let window = Request { window: Some((at("2024-01-01"), at("2024-01-02"))), ..Request::default() };
+    assert!(matches!(exporter().run(&job, window).await.unwrap(), Outcome::Committed(_)));
+    for _ in 0..5 {
+        export(&job).await;
+    }
+    assert!(matches!(exporter().run(&job, window).await.unwrap(), Outcome::AlreadyDone(_)));
+
+    let log = folder.path().join("_normstream/scores/nightly");
+    let commits =
+        files(&log).into_iter().filter(|entry| std::fs::read_to_string(entry).unwrap().contains("\"commit\""));
+    let commits: Vec<PathBuf> = commits.collect();
+    assert_eq!(commits.len(), 6);
+    for old in &commits[..5] {
+        std::fs::write(old, "not read").unwrap();
+    }
+    export(&job).await;
+    let error = exporter().run(&job, window).await.unwrap_err().to_string();
+    assert!(error.contains("is not an entry of it"), "{error}");
 }
 
 #[tokio::test]

@@ -1,7 +1,5 @@
 //! Batches into files that become visible when they are committed.
 
-use std::collections::BTreeMap;
-
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::CompressionType;
@@ -18,14 +16,14 @@ use crate::operators::row_group::RowGroupOptions;
 use crate::run::{Encoded, PartEncoder, RunError};
 use crate::storage::{Location, Storage, Upload};
 
-/// How many files are open at once. More partitions than these are written in more files.
-const OPEN_FILES: usize = 64;
-/// How many bytes of row groups are held, all open files together.
+/// How many ended files wait to become visible together. Each holds a descriptor, or for a remote store up to a part in memory.
+const WAITING_FILES: usize = 64;
+/// How many bytes of a row group are held.
 const HELD_BYTES: usize = 64 << 20;
 /// A file is closed when it has this many bytes.
 const FILE_BYTES: u64 = 256 << 20;
 
-/// The files of one export, one open file a folder.
+/// The files of one export, one of them open. Rows that come folder by folder make few files.
 pub(super) struct Files {
     storage: Storage,
     root: Location,
@@ -34,8 +32,9 @@ pub(super) struct Files {
     schema: SchemaRef,
     /// What the names of the files begin with.
     prefix: String,
-    open: BTreeMap<String, FileWriter>,
-    finished: Vec<FileWriter>,
+    /// The folder that is written to, and its file.
+    open: Option<(String, FileWriter)>,
+    ended: Vec<FileWriter>,
     begun: usize,
 }
 
@@ -50,33 +49,33 @@ impl Files {
     ) -> Self {
         // Another process may be at the same run and think that it has the lease: no file is written twice.
         let prefix = format!("{run_id}-{:08x}", rand::random::<u32>());
-        Self { storage, root, single, format, schema, prefix, open: BTreeMap::new(), finished: Vec::new(), begun: 0 }
+        Self { storage, root, single, format, schema, prefix, open: None, ended: Vec::new(), begun: 0 }
     }
 
     /// Appends rows to the file of a folder, relative to the root.
     pub(super) async fn write(&mut self, folder: &str, rows: &RecordBatch) -> Result<(), ExportError> {
-        let mut file = match self.open.remove(folder) {
-            Some(file) => file,
+        if self.open.as_ref().is_some_and(|(open, _)| open != folder) {
+            self.end().await?;
+        }
+        let mut file = match self.open.take() {
+            Some((_, file)) => file,
             None => self.begin(folder).await?,
         };
         file.write(rows).await?;
-        let held = file.held() + self.open.values().map(FileWriter::held).sum::<usize>();
-        if held > HELD_BYTES {
+        if file.held() > HELD_BYTES {
             file.flush().await?;
         }
-        if file.upload.size() >= FILE_BYTES && self.single.is_none() {
-            file.close().await?;
-            self.finished.push(file);
-        } else {
-            self.open.insert(folder.to_owned(), file);
-        }
-        Ok(())
+        let is_full = file.upload.size() >= FILE_BYTES && self.single.is_none();
+        self.open = Some((folder.to_owned(), file));
+        if is_full { self.end().await } else { Ok(()) }
+    }
+
+    /// The ended files, once there are so many that they cannot wait for the others.
+    pub(super) fn take_many(&mut self) -> Option<Vec<FileWriter>> {
+        (self.ended.len() >= WAITING_FILES).then(|| std::mem::take(&mut self.ended))
     }
 
     async fn begin(&mut self, folder: &str) -> Result<FileWriter, ExportError> {
-        if self.open.len() >= OPEN_FILES {
-            self.close_all().await?;
-        }
         let name = format!("{folder}{}-{:05}.{}", self.prefix, self.begun, self.format.name());
         self.begun += 1;
         let (at, overwrite) = match &self.single {
@@ -87,22 +86,22 @@ impl Files {
         FileWriter::new(name, upload, self.format, &self.schema).await
     }
 
-    async fn close_all(&mut self) -> Result<(), ExportError> {
-        for (_, mut file) in std::mem::take(&mut self.open) {
+    async fn end(&mut self) -> Result<(), ExportError> {
+        if let Some((_, mut file)) = self.open.take() {
             file.close().await?;
-            self.finished.push(file);
+            self.ended.push(file);
         }
         Ok(())
     }
 
-    /// Ends all files; none is visible yet. An export without rows is a file without rows.
+    /// Ends all files that were not taken; none of them is visible yet. An export without rows is a file without rows.
     pub(super) async fn finish(mut self) -> Result<Vec<FileWriter>, ExportError> {
         if self.begun == 0 {
             let file = self.begin("").await?;
-            self.open.insert(String::new(), file);
+            self.open = Some((String::new(), file));
         }
-        self.close_all().await?;
-        Ok(self.finished)
+        self.end().await?;
+        Ok(self.ended)
     }
 }
 

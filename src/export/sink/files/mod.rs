@@ -1,22 +1,25 @@
 //! Files as a target: Parquet as a folder, with Hive partitions; CSV, NDJSON and Arrow as one file, or one an export.
 //!
 //! The log beside them is the ledger: `_normstream/TABLE/EXPORT`. An export writes its files unseen, notes their names, makes
-//! them visible, and commits with one entry of the log. Files that were noted and not committed are removed by whoever has the
-//! lease next. A reader that must not see an export that is just becoming visible reads the files that the log names.
+//! them visible, and commits with one entry of the log. Of very many files some are noted and made visible while others are still
+//! written. Files that were noted and not committed are removed by whoever has the lease next. A reader that must not see an
+//! export that is just becoming visible reads the files that the log names.
 
 mod encode;
 mod partition;
+mod sort;
 
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::Schema;
 use async_trait::async_trait;
+use datafusion::error::DataFusionError;
 use futures::StreamExt;
 
 use crate::engine::{EngineError, FileFormat};
 use crate::export::sink::log::{Event, LogLease, StoreLog};
 use crate::export::sink::{Lease, Load, Loaded, Sink, State};
-use crate::export::{ExportError, ExportJob, Mode, Receipt};
+use crate::export::{ExportError, ExportJob, Mode, Receipt, Slice};
 use crate::storage::{Location, Storage, StorageError};
 
 use encode::FileWriter;
@@ -115,6 +118,12 @@ fn receipt_of(event: Event) -> Option<Receipt> {
     }
 }
 
+/// Whether a run may have been committed long ago. All others are told apart by the cursor, the slot or the time too, and can
+/// only be the newest that has been committed.
+fn is_window(receipt: &Receipt) -> bool {
+    receipt.cursor.is_none() && receipt.slot.is_none() && receipt.slice != Slice::Everything.to_string()
+}
+
 struct FileLease {
     sink: FileSink,
     lease: LogLease,
@@ -153,46 +162,86 @@ impl FileLease {
         Ok(files.collect())
     }
 
-    /// The commit of a run, if there is one.
-    async fn find(&self, run_id: &str) -> Result<Option<Receipt>, ExportError> {
+    /// The commit of a run, if it is one of the last `most`.
+    async fn find(&self, run_id: &str, most: usize) -> Result<Option<Receipt>, ExportError> {
+        let mut left = most;
         let newest = self.sink.log.newest().await?;
         let is_it = |event: &Event| matches!(event, Event::Commit { receipt, .. } if receipt.run_id == run_id);
-        let commits = self.sink.log.commits(newest, |event| !is_it(event)).await?;
-        Ok(commits.into_iter().filter(is_it).find_map(receipt_of))
+        let commits = self.sink.log.commits(newest, |event| {
+            left = left.saturating_sub(usize::from(matches!(event, Event::Commit { .. })));
+            left > 0 && !is_it(event)
+        });
+        Ok(commits.await?.into_iter().filter(is_it).find_map(receipt_of))
     }
 
     fn conflict(&self) -> ExportError {
         ExportError::Conflict { export: self.sink.export.clone() }
     }
 
-    /// Writes all rows into files that nobody sees yet.
-    async fn write(&self, load: &mut Load) -> Result<Vec<FileWriter>, ExportError> {
-        let schema = load.rows.schema();
-        let partitions = Partitions::new(&schema, &load.partition_by, &self.sink.target)?;
+    /// Writes all rows into files and makes these visible. `published` gets their names, in the case of an error those so far.
+    async fn write(&self, load: Load, receipt: &mut Receipt, published: &mut Vec<String>) -> Result<(), ExportError> {
+        let export = &self.sink.export;
+        let failed = |error: DataFusionError| ExportError::Query {
+            export: export.clone(),
+            source: Box::new(EngineError::from(error).into()),
+        };
+        let partitions = Partitions::new(&load.rows.schema(), &load.partition_by, &self.sink.target)?;
         let mut files = encode::Files::new(
             self.sink.storage.clone(),
             self.sink.folder.clone(),
             self.sink.single.clone(),
             self.sink.format,
             partitions.file_schema(),
-            &load.receipt.run_id,
+            &receipt.run_id,
         );
-        while let Some(batch) = load.rows.next().await {
-            let batch = batch.map_err(|error| ExportError::Query {
-                export: self.sink.export.clone(),
-                source: Box::new(EngineError::from(error).into()),
-            })?;
-            load.receipt.rows += batch.num_rows() as u64;
+        let mut rows = partitions.sorted(load.rows, &load.context).map_err(failed)?;
+        while let Some(batch) = rows.next().await {
+            let batch = batch.map_err(failed)?;
+            receipt.rows += batch.num_rows() as u64;
             for (folder, rows) in partitions.split(&batch)? {
                 files.write(&folder, &rows).await?;
+                if let Some(many) = files.take_many() {
+                    self.publish(many, receipt, published).await?;
+                }
             }
             crash_point!("export::copying");
         }
-        let (export, rows, min_rows) = (self.sink.export.clone(), load.receipt.rows, load.min_rows);
+        let (export, rows, min_rows) = (export.clone(), receipt.rows, load.min_rows);
         if rows < min_rows {
             return Err(ExportError::TooFewRows { export, rows, min_rows });
         }
-        files.finish().await
+        let files = files.finish().await?;
+        crash_point!("export::staged");
+        self.publish(files, receipt, published).await
+    }
+
+    /// Makes files visible, noted before so that they go if no commit follows.
+    async fn publish(
+        &self,
+        files: Vec<FileWriter>,
+        receipt: &mut Receipt,
+        published: &mut Vec<String>,
+    ) -> Result<(), ExportError> {
+        let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
+        // A file that is replaced in place was there before, and nobody may remove it.
+        let noted = if self.sink.single.is_none() { names.clone() } else { Vec::new() };
+        if !self.lease.append(Event::Begin { files: noted }).await? {
+            return Err(self.conflict());
+        }
+        published.extend(names);
+        for file in files {
+            receipt.bytes += file.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Removes files that must not be there, as far as that can be done now.
+    async fn remove_all(&self, files: &[String]) {
+        for file in files {
+            if let Err(error) = self.sink.remove(file).await {
+                tracing::warn!(%error, "a file that must go is still there; the next export removes it");
+            }
+        }
     }
 
     /// Commits, and finds out whether it did if the store does not say.
@@ -200,7 +249,7 @@ impl FileLease {
         match self.lease.append(event).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(self.conflict()),
-            Err(error) => match self.find(&receipt.run_id).await {
+            Err(error) => match self.find(&receipt.run_id, usize::MAX).await {
                 Ok(Some(_)) => Ok(()),
                 Ok(None) => Err(error),
                 Err(_) => Err(ExportError::Unknown {
@@ -220,45 +269,35 @@ impl Lease for FileLease {
         Ok(State { cursor, slot, last: None })
     }
 
-    async fn load(&mut self, mut load: Load) -> Result<Loaded, ExportError> {
+    async fn load(&mut self, load: Load) -> Result<Loaded, ExportError> {
         let began = Instant::now();
         crash_point!("export::leased");
-        if let Some(done) = self.find(&load.receipt.run_id).await? {
+        let mut receipt = load.receipt.clone();
+        let most = if is_window(&receipt) { usize::MAX } else { 1 };
+        if let Some(done) = self.find(&receipt.run_id, most).await? {
             return Ok(Loaded::AlreadyDone(done));
         }
-        let files = self.write(&mut load).await?;
-        crash_point!("export::staged");
-        let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
         let replaces = load.mode == Mode::Overwrite && self.sink.single.is_none();
         let replaced = if replaces { self.files().await? } else { Vec::new() };
-        // A file that is replaced in place was there before, and nobody may remove it.
-        let noted = if self.sink.single.is_none() { names.clone() } else { Vec::new() };
-        if !self.lease.append(Event::Begin { files: noted.clone() }).await? {
-            return Err(self.conflict());
-        }
-        for file in files {
-            load.receipt.bytes += file.commit().await?;
+        let mut files = Vec::new();
+        if let Err(error) = self.write(load, &mut receipt, &mut files).await {
+            self.remove_all(&files).await;
+            return Err(error);
         }
         crash_point!("export::merged");
-        load.receipt.seconds = began.elapsed().as_secs_f64();
-        let event = Event::Commit { receipt: load.receipt.clone(), files: names, replaced: replaced.clone() };
-        match self.commit(event, &load.receipt).await {
+        receipt.seconds = began.elapsed().as_secs_f64();
+        let event = Event::Commit { receipt: receipt.clone(), files: files.clone(), replaced: replaced.clone() };
+        match self.commit(event, &receipt).await {
             Ok(()) => {}
             Err(error @ ExportError::Conflict { .. }) => {
-                for file in &noted {
-                    self.sink.remove(file).await?;
-                }
+                self.remove_all(&files).await;
                 return Err(error);
             }
             Err(error) => return Err(error),
         }
         crash_point!("export::committed");
-        for file in &replaced {
-            if let Err(error) = self.sink.remove(file).await {
-                tracing::warn!(%error, "a file that was replaced is still there; the next export removes it");
-            }
-        }
-        Ok(Loaded::Committed(load.receipt))
+        self.remove_all(&replaced).await;
+        Ok(Loaded::Committed(receipt))
     }
 
     async fn set(&mut self, receipt: Receipt) -> Result<(), ExportError> {

@@ -4,12 +4,16 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::compute::{SortColumn, cast, lexsort_to_indices, partition, take_record_batch};
+use arrow::compute::{cast, partition};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::prelude::SessionContext;
 
 use crate::export::ExportError;
+use crate::export::sink::files::sort;
 use crate::run::RunError;
 
 /// The folder of rows whose value is null, as Hive names it.
@@ -47,7 +51,16 @@ impl Partitions {
         Arc::clone(&self.file_schema)
     }
 
-    /// Rows by folder (`country=DE/year=2024/`). Within a folder they keep their order.
+    /// The rows folder by folder. Within a folder they keep their order.
+    pub(super) fn sorted(
+        &self,
+        rows: SendableRecordBatchStream,
+        context: &SessionContext,
+    ) -> Result<SendableRecordBatchStream, DataFusionError> {
+        if self.folders.is_empty() { Ok(rows) } else { sort::sorted(rows, &self.folders, context) }
+    }
+
+    /// Sorted rows by folder (`country=DE/year=2024/`).
     pub(super) fn split(&self, batch: &RecordBatch) -> Result<Vec<(String, RecordBatch)>, ExportError> {
         if self.folders.is_empty() {
             return Ok(vec![(String::new(), batch.clone())]);
@@ -61,12 +74,7 @@ impl Partitions {
             _ => Ok(Arc::clone(batch.column(*index))),
         };
         let keys = self.folders.iter().map(plain).collect::<Result<Vec<ArrayRef>, _>>()?;
-        let position: ArrayRef = Arc::new(arrow::array::UInt32Array::from_iter_values(0..batch.num_rows() as u32));
-        let sorted = keys.iter().chain([&position]).map(|key| SortColumn { values: Arc::clone(key), options: None });
-        let order = lexsort_to_indices(&sorted.collect::<Vec<_>>(), None)?;
-        let rows = take_record_batch(batch, &order)?;
-        let keys = keys.iter().map(|key| arrow::compute::take(key, &order, None)).collect::<Result<Vec<_>, _>>()?;
-        let files = rows.project(&self.files)?;
+        let files = batch.project(&self.files)?;
         let ranges = partition(&keys)?.ranges();
         ranges
             .into_iter()
@@ -125,33 +133,41 @@ fn encode_failed(source: ArrowError) -> RunError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use arrow::array::{Int32Array, StringArray};
+    use arrow::array::{AsArray, Int32Array, StringArray};
+    use arrow::datatypes::Int32Type;
+    use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+    use futures::StreamExt;
 
-    #[test]
-    fn rows_go_into_the_folders_of_their_values_in_order() {
-        let countries = StringArray::from(vec![Some("DE"), None, Some("a/b"), Some("DE")]);
-        let batch = RecordBatch::try_from_iter([
+    fn batch(countries: Vec<Option<&str>>, scores: Vec<i32>) -> RecordBatch {
+        let countries = StringArray::from(countries);
+        RecordBatch::try_from_iter([
             ("country", Arc::new(countries) as ArrayRef),
-            ("score", Arc::new(Int32Array::from(vec![1, 2, 3, 4]))),
+            ("score", Arc::new(Int32Array::from(scores))),
         ])
-        .unwrap();
-        let partitions = Partitions::new(&batch.schema(), &["country".to_owned()], "dw").unwrap();
-        let mut split = partitions.split(&batch).unwrap();
-        split.sort_by(|a, b| a.0.cmp(&b.0));
-        let folders: Vec<(&str, Vec<i32>)> = split
-            .iter()
-            .map(|(folder, rows)| {
-                let scores = rows.column(0).as_any().downcast_ref::<Int32Array>().unwrap();
-                (folder.as_str(), scores.values().to_vec())
-            })
-            .collect();
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn rows_go_into_the_folders_of_their_values_in_order() {
+        let batches = [
+            batch(vec![Some("DE"), None, Some("a/b"), Some("DE")], vec![4, 2, 3, 1]),
+            batch(vec![None, Some("DE")], vec![0, 9]),
+        ];
+        let schema = batches[0].schema();
+        let partitions = Partitions::new(&schema, &["country".to_owned()], "dw").unwrap();
+        let rows = Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter(batches.map(Ok))));
+        let mut rows = partitions.sorted(rows, &SessionContext::new()).unwrap();
+        let mut folders = Vec::new();
+        while let Some(batch) = rows.next().await {
+            for (folder, rows) in partitions.split(&batch.unwrap()).unwrap() {
+                assert_eq!(rows.schema(), partitions.file_schema());
+                folders.push((folder, rows.column(0).as_primitive::<Int32Type>().values().to_vec()));
+            }
+        }
+        let folder = |name: &str, scores: &[i32]| (format!("country={name}/"), scores.to_vec());
         assert_eq!(
             folders,
-            [
-                ("country=DE/", vec![1, 4]),
-                ("country=__HIVE_DEFAULT_PARTITION__/", vec![2]),
-                ("country=a%2Fb/", vec![3])
-            ]
+            [folder("__HIVE_DEFAULT_PARTITION__", &[2, 0]), folder("DE", &[4, 1, 9]), folder("a%2Fb", &[3])]
         );
         assert_eq!(partitions.file_schema().fields().len(), 1);
     }
