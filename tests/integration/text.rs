@@ -143,7 +143,7 @@ fn fractions_in_a_column_that_began_with_integers_are_an_error_and_not_cut_off()
     fs::write(&input, durations("12.5")).unwrap();
     score(&input, &["--pass", "duration"])
         .code(2)
-        .stderr(contains("column 'duration' began with integers").and(contains("12.5")));
+        .stderr(contains("column 'duration' is read as integers").and(contains("12.5")));
 }
 
 #[test]
@@ -173,6 +173,21 @@ fn compressed_files_put_one_after_the_other_are_read_to_the_end() {
         assert_eq!(read_parquet(&out).num_rows(), 1_000, "{name} on standard input");
         fs::write(&input, &bytes[..bytes.len() - 9]).unwrap();
         score(&input, &[]).code(2).stderr(contains(name));
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_first_line() {
+    let folder = tempdir().unwrap();
+    let texts = [("sessions.ndjson", line(7, &[])), ("sessions.csv", csv("country", &["Spain"]))];
+    for (name, text) in texts {
+        let marked = "\u{feff}".to_owned() + &text;
+        let input = folder.path().join(name);
+        fs::write(&input, &marked).unwrap();
+        assert_eq!(booleans(&scored(&input, &[]), "ok"), [Some(true)], "{name}");
+        let out = folder.path().join("out.parquet");
+        normstream().args(["score", "-", "--overwrite", "--to"]).arg(&out).write_stdin(marked).assert().success();
+        assert_eq!(read_parquet(&out).num_rows(), 1, "{name} on standard input");
     }
 }
 
@@ -225,7 +240,7 @@ fn what_sql_reads_of_a_column_that_is_empty_at_first_is_there_later() {
 fn line_breaks_in_values_are_no_ends_of_lines_for_sql_however_large_the_file() {
     let folder = tempdir().unwrap();
     let input = folder.path().join("sessions.csv");
-    let comment = format!("\"{}\"", "so it is\n".repeat(200));
+    let comment = format!("\"{}\"", "so it is\n".repeat(199));
     let lines = vec![comment.as_str(); 2_000];
     fs::write(&input, csv("comment", &lines)).unwrap();
     assert!(fs::metadata(&input).unwrap().len() > 3 << 20);
@@ -234,5 +249,36 @@ fn line_breaks_in_values_are_no_ends_of_lines_for_sql_however_large_the_file() {
         let query = format!("SELECT count(*) AS n, count(DISTINCT comment) AS comments FROM {from}");
         let output = normstream().args(["sql", "--format", "csv", "--threads", "4", "-c", &query]).assert().success();
         assert_eq!(String::from_utf8_lossy(&output.get_output().stdout), "n,comments\n2000,1\n", "{from}");
+    }
+}
+
+#[test]
+fn lines_are_counted_without_a_column_of_theirs() {
+    let folder = tempdir().unwrap();
+    let text = (0..3_000).map(|id| line(id, &[])).collect::<String>();
+    for (name, text) in [("sessions.ndjson", text), ("sessions.csv", csv("country", &["Spain"; 3_000]))] {
+        let input = folder.path().join(name);
+        fs::write(&input, text).unwrap();
+        for from in [format!("'{}'", input.display()), format!("score('{}')", input.display())] {
+            let query = format!("SELECT count(*) AS n FROM {from}");
+            let output = normstream().args(["sql", "--format", "csv", "-c", &query]).assert().success();
+            assert_eq!(String::from_utf8_lossy(&output.get_output().stdout), "n\n3000\n", "{from}");
+        }
+    }
+}
+
+#[test]
+fn a_key_that_one_file_does_not_show_has_the_type_of_the_others() {
+    let folder = tempdir().unwrap();
+    let [first, second] = ["a.ndjson", "b.ndjson"].map(|name| folder.path().join(name));
+    fs::write(&first, line(1, &[("score", "1.5"), ("active", "true"), ("user_id", "\"u-1\"")])).unwrap();
+    fs::write(&second, line(2, &[])).unwrap();
+    let out = folder.path().join("out.parquet");
+    for inputs in [[&first, &second], [&second, &first]] {
+        let mut command = normstream();
+        command.arg("score").args(inputs).args(["--chain", "S:{score},A:{active},Total", "--overwrite", "--to"]);
+        command.arg(&out).assert().success();
+        let users = strings(&read_parquet(&out), "user_id");
+        assert!(users.contains(&Some("u-1".to_owned())) && users.contains(&None), "{users:?}");
     }
 }

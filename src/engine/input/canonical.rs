@@ -90,6 +90,12 @@ impl CanonicalColumns {
         )
     }
 
+    /// Adds a column before the ranks.
+    pub(super) fn insert(&mut self, name: &str, data_type: DataType, ranks: &[String]) {
+        let ranks_begin = self.columns.iter().position(|(column, _)| ranks.contains(column));
+        self.columns.insert(ranks_begin.unwrap_or(self.columns.len()), (name.to_owned(), data_type));
+    }
+
     /// The type of a column.
     pub fn data_type(&self, name: &str) -> Option<&DataType> {
         self.columns.iter().find(|(column, _)| column == name).map(|(_, data_type)| data_type)
@@ -213,7 +219,7 @@ fn identifier_type(data_type: &DataType) -> Option<DataType> {
 }
 
 /// Dates and timestamps are read as such; every other attribute as it comes, since a norm chain takes its text.
-fn attribute_type(name: &str, data_type: &DataType) -> DataType {
+pub(super) fn attribute_type(name: &str, data_type: &DataType) -> DataType {
     match name {
         STARTED_AT => timestamp_type(),
         DATE_OF_BIRTH => DataType::Date32,

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
-
 /// The format of a session file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FileFormat {
@@ -85,16 +83,6 @@ pub enum Compression {
     Gzip,
     /// `.zst`.
     Zstd,
-}
-
-impl From<Compression> for FileCompressionType {
-    fn from(compression: Compression) -> FileCompressionType {
-        match compression {
-            Compression::None => FileCompressionType::UNCOMPRESSED,
-            Compression::Gzip => FileCompressionType::GZIP,
-            Compression::Zstd => FileCompressionType::ZSTD,
-        }
-    }
 }
 
 /// What a file's name says about it: `sessions.csv.gz` is CSV in gzip. `None` for a name without a known extension.

@@ -13,7 +13,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::engine::EngineError;
 use crate::engine::error::is_of_content;
 use crate::engine::input::canonical::{
-    CanonicalColumns, ColumnNames, WantedColumns, canonical_columns, detect_layout, is_string, rank_columns, text_type,
+    CanonicalColumns, ColumnNames, WantedColumns, attribute_type, canonical_columns, detect_layout, is_string,
+    rank_columns, text_type,
 };
 use crate::engine::input::discover::FoundFile;
 use crate::engine::input::footer::{FileFooter, ParquetPart};
@@ -26,7 +27,7 @@ use crate::engine::near::nearest;
 use crate::instrument::Instrument;
 use crate::model::Layout;
 use crate::model::result::documented_type;
-use crate::model::session::{MODE, PART, USER_ID};
+use crate::model::session::{MODE, PART};
 
 /// How session files are to be understood.
 #[derive(Debug, Clone, Default)]
@@ -272,7 +273,7 @@ pub(super) fn settle_columns(
     wanted: WantedColumns<'_>,
 ) -> Result<CanonicalColumns, EngineError> {
     let mut settled: Option<(CanonicalColumns, String)> = None;
-    for file in files {
+    for file in files.iter_mut() {
         file.schema = reading_schema(&file.schema, file.format(), wanted);
         let name = file.name();
         let columns = canonical_columns(&name, &file.schema, wanted)?;
@@ -281,7 +282,11 @@ pub(super) fn settle_columns(
             Some((known, first)) => (merge_columns(known, columns, &first, &name, wanted.ranks)?, first),
         });
     }
-    Ok(settled.map_or(CanonicalColumns { columns: Vec::new() }, |(columns, _)| columns))
+    let mut columns = settled.map_or(CanonicalColumns { columns: Vec::new() }, |(columns, _)| columns);
+    for file in files.iter_mut().filter(|file| file.format() == FileFormat::Ndjson) {
+        add_unseen(file, &mut columns, wanted);
+    }
+    Ok(columns)
 }
 
 /// How many files are opened at once.
@@ -333,7 +338,7 @@ fn reading_schema(raw: &SchemaRef, format: FileFormat, wanted: WantedColumns<'_>
         let mapped = wanted.names.0.iter().find(|(_, theirs)| *theirs == in_file);
         mapped.map_or(in_file, |(ours, _)| ours).to_owned()
     };
-    let mut fields: Vec<Field> = raw
+    let fields: Vec<Field> = raw
         .fields()
         .iter()
         .map(|field| {
@@ -353,17 +358,30 @@ fn reading_schema(raw: &SchemaRef, format: FileFormat, wanted: WantedColumns<'_>
             field.as_ref().clone().with_data_type(data_type)
         })
         .collect();
-    if format == FileFormat::Ndjson {
-        // The first lines need not have all keys that later ones have.
-        for name in wanted.optional() {
-            let in_file = wanted.names.in_file(name);
-            if fields.iter().all(|field| field.name() != in_file) {
-                let unseen = if name == USER_ID { DataType::Int64 } else { DataType::Null };
-                fields.push(Field::new(in_file, text_type(name, wanted, &unseen), true));
-            }
-        }
-    }
     Arc::new(Schema::new(fields))
+}
+
+/// Adds to the schema of an NDJSON file what scoring can use and its first lines do not show, as later ones may have it: in the type
+/// that other files have it in, else as text.
+fn add_unseen(file: &mut SessionFile, columns: &mut CanonicalColumns, wanted: WantedColumns<'_>) {
+    let mut fields = file.schema.fields().to_vec();
+    for name in wanted.optional() {
+        let in_file = wanted.names.in_file(name);
+        if fields.iter().any(|field| field.name() == in_file) {
+            continue;
+        }
+        let known = match columns.data_type(name) {
+            Some(text) if is_string(&documented_type(text)) => DataType::Utf8,
+            Some(known) => known.clone(),
+            None => DataType::Null,
+        };
+        let data_type = text_type(name, wanted, &known);
+        if columns.data_type(name).is_none() {
+            columns.insert(name, attribute_type(name, &data_type), wanted.ranks);
+        }
+        fields.push(Arc::new(Field::new(in_file, data_type, true)));
+    }
+    file.schema = Arc::new(Schema::new(fields));
 }
 
 /// Whether two types hold the same values, however they are encoded.
@@ -381,14 +399,10 @@ fn merge_columns(
     other_file: &str,
     ranks: &[String],
 ) -> Result<CanonicalColumns, EngineError> {
-    let mut columns = known.columns;
+    let mut merged = known;
     for (name, data_type) in other.columns {
-        match columns.iter_mut().find(|(column, _)| *column == name) {
-            None => {
-                let before_ranks =
-                    columns.iter().position(|(column, _)| ranks.contains(column)).unwrap_or(columns.len());
-                columns.insert(before_ranks, (name, data_type));
-            }
+        match merged.columns.iter_mut().find(|(column, _)| *column == name) {
+            None => merged.insert(&name, data_type, ranks),
             Some((_, first)) if ranks.contains(&name) || same_values(first, &data_type) => {}
             Some((_, first)) if first.is_integer() && data_type == DataType::Utf8 => *first = data_type,
             Some((_, first)) if *first == DataType::Utf8 && data_type.is_integer() => {}
@@ -403,5 +417,5 @@ fn merge_columns(
             }
         }
     }
-    Ok(CanonicalColumns { columns })
+    Ok(merged)
 }

@@ -376,9 +376,12 @@ fn file_scan(
             let source = ParquetSource::new(Arc::clone(schema));
             Arc::new(source.with_parquet_file_reader_factory(parquet_readers(found)))
         }
-        format @ (FileFormat::Csv | FileFormat::Ndjson) => {
-            Arc::new(TextSource::new(format, found.compression, schema, options.csv_newlines))
-        }
+        format @ (FileFormat::Csv | FileFormat::Ndjson) => Arc::new(TextSource::new(
+            format,
+            found.compression,
+            schema,
+            options.csv_newlines && format == FileFormat::Csv,
+        )),
         FileFormat::Arrow => Arc::new(ArrowSource::new_file_source(Arc::clone(schema))),
     };
     let file = |part: &InputPart| {

@@ -9,7 +9,7 @@ use std::io::{self, Cursor};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::csv::reader::Format as CsvSchema;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -61,6 +61,15 @@ pub(super) fn decompressed(reader: TextReader, compression: Compression) -> Text
     }
 }
 
+/// Passes over the byte order mark that some programs begin text with.
+async fn skip_mark(reader: &mut TextReader) -> io::Result<()> {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    if reader.fill_buf().await?.starts_with(MARK) {
+        reader.consume(MARK.len());
+    }
+    Ok(())
+}
+
 /// The first text of a reader.
 pub(super) struct Head {
     pub(super) bytes: Vec<u8>,
@@ -71,6 +80,7 @@ pub(super) struct Head {
 impl Head {
     /// Reads as much as shows a schema; of a reader that pauses so long after two lines, those that came before.
     pub(super) async fn read(reader: &mut TextReader, pause: Option<Duration>) -> io::Result<Head> {
+        skip_mark(reader).await?;
         let (mut bytes, mut lines) = (Vec::new(), 0);
         while bytes.len() < HEAD_BYTES && lines <= HEAD_RECORDS {
             let Some(chunk) = next_chunk(reader, pause.filter(|_| lines >= 2)).await? else { break };
@@ -92,11 +102,7 @@ impl Head {
 
     /// The schema that the first records show.
     pub(super) fn schema(&self, format: FileFormat) -> Result<SchemaRef, ArrowError> {
-        let last_line = self.bytes.iter().rposition(|&byte| byte == b'\n');
-        let lines = match last_line {
-            Some(end) if !self.ended => &self.bytes[..=end],
-            _ => &self.bytes,
-        };
+        let lines = if self.ended { &self.bytes } else { whole_lines(&self.bytes, format) };
         let schema = match format {
             FileFormat::Csv => {
                 CsvSchema::default().with_header(true).infer_schema(Cursor::new(lines), Some(HEAD_RECORDS))?.0
@@ -105,6 +111,19 @@ impl Head {
         };
         Ok(Arc::new(schema))
     }
+}
+
+/// `text` without what is cut off at its end. In CSV a line break within quotes ends no line.
+fn whole_lines(text: &[u8], format: FileFormat) -> &[u8] {
+    let (mut end, mut is_quoted) = (None, false);
+    for (at, byte) in text.iter().enumerate() {
+        match byte {
+            b'"' if format == FileFormat::Csv => is_quoted = !is_quoted,
+            b'\n' if !is_quoted => end = Some(at + 1),
+            _ => {}
+        }
+    }
+    &text[..end.unwrap_or(text.len())]
 }
 
 /// The next bytes, none at the end; `None` if there are none for as long as `pause`.
@@ -226,7 +245,10 @@ impl TextDecoder {
         };
         let Some(batch) = batch else { return Ok(None) };
         let columns = batch.columns().iter().zip(self.schema.fields()).map(|(column, field)| as_read(column, field));
-        Ok(Some(RecordBatch::try_new(Arc::clone(&self.schema), columns.collect::<Result<_, _>>()?)?))
+        // A query that counts asks for no column.
+        let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let columns = columns.collect::<Result<_, _>>()?;
+        Ok(Some(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &rows)?))
     }
 }
 
@@ -246,7 +268,7 @@ fn as_read(column: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError> {
     }
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     cast_with_options(column, field.data_type(), &strict)
-        .map_err(|error| ArrowError::JsonError(format!("column '{}' began with integers: {error}", field.name())))
+        .map_err(|error| ArrowError::JsonError(format!("column '{}' is read as integers: {error}", field.name())))
 }
 
 /// Reads text files, whole or the lines that begin in a range.
@@ -341,9 +363,9 @@ impl FileOpener for TextOpener {
     fn open(&self, file: PartitionedFile) -> Result<FileOpenFuture> {
         let TextSource { format, compression, schema, projection, batch_size, .. } = &self.source;
         let range = file.range.as_ref().map(|range| (range.start.unsigned_abs(), range.end.unsigned_abs()));
-        let has_header = range.is_none_or(|(start, _)| start == 0);
+        let is_beginning = range.is_none_or(|(start, _)| start == 0);
         let decoder =
-            TextDecoder::new(*format, schema.file_schema(), &projection.file_indices, *batch_size, has_header)?;
+            TextDecoder::new(*format, schema.file_schema(), &projection.file_indices, *batch_size, is_beginning)?;
         let (store, compression, ObjectMeta { location, size, .. }) =
             (Arc::clone(&self.store), *compression, file.object_meta);
         Ok(Box::pin(async move {
@@ -354,7 +376,11 @@ impl FileOpener for TextOpener {
                     Box::new(StreamReader::new(lines.map_err(io::Error::from)))
                 }
             };
-            Ok(batches(decompressed(reader, compression), decoder))
+            let mut reader = decompressed(reader, compression);
+            if is_beginning {
+                skip_mark(&mut reader).await.map_err(failed)?;
+            }
+            Ok(batches(reader, decoder))
         }))
     }
 }
