@@ -63,7 +63,7 @@ enum RunsCommand {
         #[command(flatten)]
         norms: NormArgs,
     },
-    /// Remove what unfinished runs have left; nothing that a commit ever named.
+    /// Remove what unfinished runs and killed processes have left; nothing that a commit ever named.
     Clean {
         /// The table's folder, or its URL.
         table: String,

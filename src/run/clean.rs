@@ -1,9 +1,9 @@
 //! Removing what runs have left that will never be in their table.
 //!
 //! Only what surely no commit names is removed: files and bookkeeping of a run whose name the table's log does not have, at
-//! which nobody has worked for a long time. Files that were in the table once are not ours to remove: older versions name them
-//! (`VACUUM` of a Delta reader takes those). So are temporary files to which nobody has written for as long. Whatever is not understood
-//! stays.
+//! which nobody has worked for a long time, and temporary files to which nobody has written for as long. Files that were in the
+//! table once are not ours to remove: older versions name them (`VACUUM` of a Delta reader takes those). Whatever is not
+//! understood stays.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

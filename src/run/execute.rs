@@ -27,7 +27,7 @@ use crate::run::part::{PartJob, TableColumns};
 use crate::run::plan::{RunId, RunPlan, WriteMode, WriteOptions};
 use crate::run::receipt::{Receipt, Totals};
 use crate::run::report::Progress;
-use crate::run::revision::{OwnFiles, RunRevision};
+use crate::run::revision::{EarlierAttempt, OwnFiles, RunRevision};
 use crate::run::{RunError, ScoreJob, peak_memory_bytes};
 use crate::storage::StorageError;
 use crate::table::{Outcome, Overwrite, Table, TableError, Transaction, difference};
@@ -179,19 +179,20 @@ impl TableRun {
         hold: &Hold,
     ) -> Result<RunResult, RunError> {
         let committed = self.committed().await?;
-        let (attempt, kept) = match (committed, reprocess) {
+        let (attempt, kept, lost_files) = match (committed, reprocess) {
             (Some(attempt), Reprocess::None) => return self.done_before(attempt, progress).await,
-            (Some(attempt), Reprocess::Completed) => (attempt + 1, BTreeMap::new()),
-            (Some(attempt), Reprocess::Failed) => {
+            (Some(attempt), again) => {
                 let mut kept = self.journal.entries(attempt).await?;
-                kept.retain(|_, record| record.failed() == 0);
-                if kept.len() == self.parts.len() {
+                if again == Reprocess::Failed
+                    && kept.values().filter(|record| record.failed() == 0).count() == self.parts.len()
+                {
                     return self.done_before(attempt, progress).await;
                 }
-                self.drop_dead_files(&mut kept).await?;
-                (attempt + 1, kept)
+                let lost_files = self.drop_dead_files(&mut kept).await?;
+                kept.retain(|_, record| again == Reprocess::Failed && record.failed() == 0);
+                (attempt + 1, kept, lost_files)
             }
-            (None, _) => (1, BTreeMap::new()),
+            (None, _) => (1, BTreeMap::new(), false),
         };
         self.journal.enter().await?;
         let plan = self.journal.begin(&self.plan).await?;
@@ -200,11 +201,12 @@ impl TableRun {
         }
         fail_point!("run-planned", |_| std::process::abort());
         let kept_files = kept.values().filter_map(|record| Some(record.file.as_ref()?.path.clone())).collect();
+        let earlier = EarlierAttempt { kept: kept_files, lost_files };
         let (records, resumed) = self.score(attempt, kept, progress).await?;
         fail_point!("run-scored", |_| std::process::abort());
         let holding = hold.take().await;
         self.journal.check_kept(&plan).await?;
-        let result = self.finish(attempt, &plan, records, kept_files, resumed, progress).await;
+        let result = self.finish(attempt, &plan, records, earlier, resumed, progress).await;
         drop(holding);
         result
     }
@@ -263,12 +265,13 @@ impl TableRun {
     }
 
     /// Forgets records of an earlier attempt whose file is not live any more, so that its part is done again: another run has
-    /// taken its place, or rows out of it.
-    async fn drop_dead_files(&self, records: &mut BTreeMap<usize, PartRecord>) -> Result<(), RunError> {
+    /// taken its place, or rows out of it. Returns whether there were any.
+    async fn drop_dead_files(&self, records: &mut BTreeMap<usize, PartRecord>) -> Result<bool, RunError> {
+        let before = records.len();
         let files = self.table.snapshot().await?.map(|snapshot| snapshot.files).unwrap_or_default();
         let live: BTreeSet<String> = files.into_iter().map(|file| file.path).collect();
         records.retain(|_, record| record.file.iter().all(|file| live.contains(&file.path)));
-        Ok(())
+        Ok(records.len() < before)
     }
 
     /// Forgets records whose file is not there any more, so that its part is done again.
@@ -294,13 +297,13 @@ impl TableRun {
         }
     }
 
-    /// Commits what is scored, and leaves the receipt. `kept` are files of the attempt before.
+    /// Commits what is scored, and leaves the receipt.
     async fn finish(
         &self,
         attempt: i64,
         plan: &PlanRecord,
         records: Vec<PartRecord>,
-        kept: BTreeSet<String>,
+        earlier: EarlierAttempt,
         parts_resumed: usize,
         progress: &Arc<Progress>,
     ) -> Result<RunResult, RunError> {
@@ -315,7 +318,7 @@ impl TableRun {
             job: &self.job,
             schema: &self.columns.written,
             files,
-            kept,
+            earlier,
             others: BTreeMap::new(),
         };
         let outcome = self.table.commit(&transaction, &self.columns.written, &mut revision).await?;
@@ -373,7 +376,7 @@ impl TableRun {
                 let plan = self.journal.begin(&self.plan).await?;
                 let records: Vec<PartRecord> = self.journal.entries(attempt).await?.into_values().collect();
                 let resumed = records.len();
-                return self.finish(attempt, &plan, records, BTreeSet::new(), resumed, progress).await;
+                return self.finish(attempt, &plan, records, EarlierAttempt::default(), resumed, progress).await;
             }
         };
         Ok(RunResult { receipt, was_done: true })

@@ -30,11 +30,19 @@ pub(super) struct RunRevision<'a> {
     /// What is in the files.
     pub(super) schema: &'a SchemaRef,
     pub(super) files: Vec<DataFile>,
-    /// The paths of those that are of an earlier attempt. They must be live in the version that is changed: what a table has
-    /// dropped may be deleted at any time.
-    pub(super) kept: BTreeSet<String>,
+    pub(super) earlier: EarlierAttempt,
     /// Plans of other runs, by the name of their files; none where there is no plan.
     pub(super) others: BTreeMap<String, Option<RunPlan>>,
+}
+
+/// What became of the files of the attempt before.
+#[derive(Debug, Default)]
+pub(super) struct EarlierAttempt {
+    /// The paths of those that stay. They must be live in the version that is changed: what a table has dropped may be deleted at
+    /// any time.
+    pub(super) kept: BTreeSet<String>,
+    /// Whether some were not live any more when this attempt began.
+    pub(super) lost_files: bool,
 }
 
 impl RunRevision<'_> {
@@ -98,17 +106,23 @@ impl RunRevision<'_> {
     fn check_kept(&self, base: Option<&Snapshot>) -> Result<(), TableError> {
         let live = base.map(|base| base.files.as_slice()).unwrap_or_default();
         let live: BTreeSet<&String> = live.iter().map(|file| &file.path).collect();
-        let mut kept = self.files.iter().map(|file| &file.path).filter(|path| self.kept.contains(*path));
+        let mut kept = self.files.iter().map(|file| &file.path).filter(|path| self.earlier.kept.contains(*path));
         match kept.all(|path| live.contains(path)) {
             true => Ok(()),
             false => Err(TableError::FilesMoved { table: self.table.root().to_string() }),
         }
     }
 
-    /// Fails if another run has taken rows out of the files of an earlier attempt in a version.
+    /// Fails if another run has taken rows out of the files of an earlier attempt in a version, or may have taken all rows of one.
     fn check_whole(&self, base: &Snapshot) -> Result<(), TableError> {
         let mut own = base.files.iter().map(|file| &file.path).filter(|path| run_of(path) == Some(self.run.short()));
-        let Some(other) = own.find_map(|path| run_of(path.split_once(WITHOUT)?.1)) else { return Ok(()) };
+        let replaced = own.find_map(|path| run_of(path.split_once(WITHOUT)?.1));
+        let replaces = |run: &&str| {
+            let plan = self.others.get(*run).and_then(Option::as_ref);
+            plan.is_some_and(|plan| plan.options.mode == WriteMode::ReplaceSessions)
+        };
+        let mut live = base.files.iter().filter_map(|file| run_of(&file.path)).filter(|_| self.earlier.lost_files);
+        let Some(other) = replaced.or_else(|| live.find(replaces)) else { return Ok(()) };
         Err(TableError::Conflict {
             table: self.table.root().to_string(),
             what: format!(
@@ -183,8 +197,8 @@ impl Revision for RunRevision<'_> {
             (WriteMode::Overwrite, _) => Ok(Change { add, remove: Removal::All }),
             (WriteMode::Append, None) => Ok(Change { add, remove: Removal::None }),
             (WriteMode::Append, Some(base)) => {
-                self.check_whole(base)?;
                 self.check_inputs(base).await?;
+                self.check_whole(base)?;
                 Ok(Change { add, remove: earlier_files(self.run, base) })
             }
         }

@@ -241,6 +241,28 @@ fn a_run_whose_sessions_were_replaced_in_part_is_not_appended_again() {
 }
 
 #[test]
+fn a_run_of_which_another_has_replaced_a_whole_file_is_not_appended_again() {
+    for format in FORMATS {
+        let folder = tempdir().unwrap();
+        let table = folder.path().join("table");
+        let (kept, replaced) = (generated(folder.path(), 1, 100, "0"), generated(folder.path(), 201, 50, "0"));
+        let corrected = generated(folder.path(), 151, 200, "0");
+        let append = || {
+            let mut command = score_file_into(&kept, &table, format);
+            command.arg(&replaced);
+            command
+        };
+        append().assert().success();
+        score_file_into(&corrected, &table, format).args(["--mode", "replace-sessions"]).assert().success();
+        let expected: Vec<i64> = (1..=100).chain(151..=350).collect();
+        assert_eq!(ids(&table), expected, "{format}");
+        let refusal = contains("has put its results in the place of some of this run's");
+        append().args(["--reprocess", "completed"]).assert().code(2).stderr(refusal);
+        assert_eq!(ids(&table), expected, "{format}");
+    }
+}
+
+#[test]
 fn parts_that_an_overwrite_has_dropped_are_scored_again_with_those_that_have_failures() {
     for format in FORMATS {
         let folder = tempdir().unwrap();
