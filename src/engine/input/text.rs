@@ -4,7 +4,6 @@
 //! first lines show, and cut fractions off in a column that began with integers; to see the schema they hold a file of another
 //! machine whole; of one in Zstandard that has many frames they read the first.
 
-use std::fmt;
 use std::io::{self, Cursor};
 use std::sync::Arc;
 use std::time::Duration;
@@ -351,12 +350,6 @@ impl FileSource for TextSource {
 struct TextOpener {
     source: TextSource,
     store: Arc<dyn ObjectStore>,
-}
-
-impl fmt::Debug for TextOpener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TextOpener").field("source", &self.source).finish_non_exhaustive()
-    }
 }
 
 impl FileOpener for TextOpener {
